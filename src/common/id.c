@@ -3,9 +3,9 @@
 #include <errno.h>
 #include <string.h>
 
-#define EPOCH_MS UINT64_C(1577836800000) /* 2020-01-01T00:00:00Z */
+#define EPOCH_MS     UINT64_C(1577836800000) /* 2020-01-01T00:00:00Z */
 #define COUNTER_BITS 18
-#define WORKER_BITS 5
+#define WORKER_BITS  5
 
 static const char digits[] = "0123456789abcdefghjkmnpqrstvwxyz";
 

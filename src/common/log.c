@@ -14,7 +14,7 @@
 #include "common/id.h"
 
 #define LOG_PENDING_MAX (1024U * 1024U)
-#define LOG_TEXT_MAX 1024U
+#define LOG_TEXT_MAX    1024U
 
 static struct {
     const char *process;
@@ -78,8 +78,8 @@ int log_escape(struct buf *b, struct span text, size_t max)
             r = buf_printf(b, "\\u%04x", c);
         } else {
             size_t run = 1;
-            while (i + run < len && text.ptr[i + run] >= 0x20 && text.ptr[i + run] < 0x7f &&
-                   text.ptr[i + run] != '"' && text.ptr[i + run] != '\\') {
+            while (i + run < len && text.ptr[i + run] >= 0x20 && text.ptr[i + run] < 0x7f && text.ptr[i + run] != '"' &&
+                   text.ptr[i + run] != '\\') {
                 run++;
             }
             r = buf_append(b, text.ptr + i, run);

@@ -26,18 +26,19 @@ struct log_field {
 };
 
 #define LF_SPAN(n, v) ((struct log_field){.name = (n), .kind = LOG_KIND_TEXT, .text = (v)})
-#define LF_STR(n, v) ((struct log_field){.name = (n), .kind = LOG_KIND_TEXT, .text = span_str(v)})
+#define LF_STR(n, v)  ((struct log_field){.name = (n), .kind = LOG_KIND_TEXT, .text = span_str(v)})
 #define LF_UINT(n, v) ((struct log_field){.name = (n), .kind = LOG_KIND_UINT, .number = (uint64_t)(v)})
-#define LF_ID(n, v) ((struct log_field){.name = (n), .kind = LOG_KIND_ID, .number = (v)})
+#define LF_ID(n, v)   ((struct log_field){.name = (n), .kind = LOG_KIND_ID, .number = (v)})
 /* An errno, positive or negative, written as its text. */
-#define LF_ERR(v) ((struct log_field){.name = "error", .kind = LOG_KIND_ERRNO, .number = (uint64_t)((v) < 0 ? -(v) : (v))})
+#define LF_ERR(v)                                                                                                      \
+    ((struct log_field){.name = "error", .kind = LOG_KIND_ERRNO, .number = (uint64_t)((v) < 0 ? -(v) : (v))})
 
 #define log_debug(event, ...) LOG_EVENT(LOG_LEVEL_DEBUG, event, __VA_ARGS__)
-#define log_info(event, ...) LOG_EVENT(LOG_LEVEL_INFO, event, __VA_ARGS__)
-#define log_warn(event, ...) LOG_EVENT(LOG_LEVEL_WARN, event, __VA_ARGS__)
+#define log_info(event, ...)  LOG_EVENT(LOG_LEVEL_INFO, event, __VA_ARGS__)
+#define log_warn(event, ...)  LOG_EVENT(LOG_LEVEL_WARN, event, __VA_ARGS__)
 #define log_error(event, ...) LOG_EVENT(LOG_LEVEL_ERROR, event, __VA_ARGS__)
-#define LOG_EVENT(level, event, ...)                                                                                \
-    log_event((level), (event), (const struct log_field[]){__VA_ARGS__},                                           \
+#define LOG_EVENT(level, event, ...)                                                                                   \
+    log_event((level), (event), (const struct log_field[]){__VA_ARGS__},                                               \
               sizeof((const struct log_field[]){__VA_ARGS__}) / sizeof(struct log_field))
 
 /* process: borrowed for ever (a literal). event_fd: -1 for none. */
