@@ -1,9 +1,10 @@
 /*
  * channel.h: frames (wire/frame.h) over a unix stream socket pair, under libuv.
  *
- * All that is sent in one turn of the loop leaves in one system call (or a few, when descriptors ride along); all that has
- * arrived is read in one. Sending never blocks: frames wait in memory up to CHANNEL_OUT_MAX, beyond which the peer is taken
- * for dead and the channel closes. Payload views are valid during the callback only. A callback may free the channel.
+ * All that is sent in one turn of the loop leaves in one system call (or a few, when descriptors ride along); all that
+ * has arrived is read in one. Sending never blocks: frames wait in memory up to CHANNEL_OUT_MAX, beyond which the peer
+ * is taken for dead and the channel closes. Payload views are valid during the callback only. A callback may free the
+ * channel.
  */
 #ifndef KIDOBAN_PROCESS_CHANNEL_H
 #define KIDOBAN_PROCESS_CHANNEL_H
@@ -29,7 +30,8 @@ struct channel_ops {
 struct channel *channel_new(uv_loop_t *loop, int fd, const struct channel_ops *ops, void *arg);
 void channel_free(struct channel **ch); /* unsent frames are dropped; no callback after it */
 
-/* One frame. fd: -1, or a descriptor to pass: it is duplicated, the caller keeps its own. 0, -EPIPE when closed, -ENOMEM. */
+/* One frame. fd: -1, or a descriptor to pass: it is duplicated, the caller keeps its own. 0, -EPIPE when closed,
+ * -ENOMEM. */
 int channel_send(struct channel *ch, uint16_t type, uint64_t id, struct span payload, int fd);
 
 /* The same without a copy: write the payload into the returned writer, then end. Nothing may be sent in between. */

@@ -2,8 +2,8 @@
  * child.h: what every process but the master starts with: its loop, its configuration, its descriptors, its end.
  *
  * child_run() reads the master's frames until START, calls ops->start (make listeners, open files by the directory
- * descriptor, prepare threads), drops to the user given, applies the sandbox named by the role, tells READY and runs the
- * loop. A reload calls ops->reload with the new configuration; the old one is freed when its last reference goes.
+ * descriptor, prepare threads), drops to the user given, applies the sandbox named by the role, tells READY and runs
+ * the loop. A reload calls ops->reload with the new configuration; the old one is freed when its last reference goes.
  */
 #ifndef KIDOBAN_PROCESS_CHILD_H
 #define KIDOBAN_PROCESS_CHILD_H
@@ -43,7 +43,8 @@ struct child_ops {
     int (*start)(struct child *c);
     /* In the loop, rights dropped, before READY. May be NULL. */
     int (*ready)(struct child *c);
-    /* c->config is new; tls is what came with it (submit only). -errno: keep the old one. May be NULL. */
+    /* c->config is new; tls is what came with it (submit only). Also called once after start, before rights are
+     * dropped. -errno: keep the old one (at the start: give up). May be NULL. */
     int (*reload)(struct child *c, struct child_tls *tls, size_t tls_count);
     /* A socket pair to a peer; replaces an older one. fd is the callee's. */
     void (*peer)(struct child *c, enum master_role role, uint32_t instance, int fd);
@@ -51,6 +52,8 @@ struct child_ops {
     void (*listener)(struct child *c, uint32_t index, int fd);
     /* Take nothing new and finish; call child_exit() when done, at the latest after grace_ms. */
     void (*stop)(struct child *c, uint32_t grace_ms);
+    /* Files or folders that may be read after the sandbox (NULL-terminated), or NULL. */
+    const char *const *read_paths;
     /* Figures for `kidoban status`: appends a JSON object. May be NULL. */
     void (*status)(struct child *c, struct buf *json);
 };

@@ -1,9 +1,10 @@
 /*
  * stream.h: one TCP (or unix) connection under libuv, in clear text or TLS, for both submit and deliver.
  *
- * Octets in are handed to the owner as they come; octets out wait in a bounded buffer. TLS can be started at any time in
- * either role; the handshake runs by itself. The end of TLS (close_notify or not) is the end of the stream: no clear octet is
- * ever read after TLS began. Errors arrive once, by closed(); the owner then frees the stream, from any callback it likes.
+ * Octets in are handed to the owner as they come; octets out wait in a bounded buffer. TLS can be started at any time
+ * in either role; the handshake runs by itself. The end of TLS (close_notify or not) is the end of the stream: no clear
+ * octet is ever read after TLS began. Errors arrive once, by closed(); the owner then frees the stream, from any
+ * callback it likes.
  */
 #ifndef KIDOBAN_PROCESS_STREAM_H
 #define KIDOBAN_PROCESS_STREAM_H
@@ -20,10 +21,11 @@ struct stream_ops {
     /* Octets arrived; returns how many were taken. What is left is offered again with the next ones or after
      * stream_read_resume(). A stream that takes nothing must pause. */
     size_t (*read)(void *arg, struct span octets);
-    void (*tls_ready)(void *arg);      /* handshake complete */
-    void (*connected)(void *arg);      /* stream_connect only */
-    void (*drained)(void *arg);        /* everything written has gone to the kernel; may be NULL */
-    /* why: a sentence (static or valid during the call); err: 0 for a plain end, else -errno or 1 for TLS. Exactly once. */
+    void (*tls_ready)(void *arg); /* handshake complete */
+    void (*connected)(void *arg); /* stream_connect only */
+    void (*drained)(void *arg);   /* what had to wait has gone to the kernel; may be NULL */
+    /* why: a sentence (static or valid during the call); err: 0 for a plain end, else -errno or 1 for TLS. Exactly
+     * once. */
     void (*closed)(void *arg, int err, const char *why);
 };
 
@@ -35,8 +37,9 @@ struct stream *stream_connect(uv_loop_t *loop, const struct net_address *address
 struct stream *stream_connect_unix(uv_loop_t *loop, const char *path, const struct stream_ops *ops, void *arg);
 void stream_free(struct stream **s); /* closes at once; no callback after it */
 
-/* Takes ssl (already configured, SSL_set_accept_state or SSL_set_connect_state done). Octets not yet taken by read() are lost:
- * the owner must have refused them before. `first` are octets already read that belong to the handshake, usually empty. */
+/* Takes ssl (already configured, SSL_set_accept_state or SSL_set_connect_state done). Octets not yet taken by read()
+ * are lost: the owner must have refused them before. `first` are octets already read that belong to the handshake,
+ * usually empty. */
 int stream_start_tls(struct stream *s, SSL *take_ssl);
 SSL *stream_ssl(struct stream *s); /* borrowed; NULL in clear text */
 

@@ -1,0 +1,106 @@
+/* Buffers, ids and the log's escaper. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/buf.h"
+#include "common/id.h"
+#include "common/log.h"
+
+static void check_buf_has_a_maximum(void **state)
+{
+    (void)state;
+    struct buf b;
+    buf_init(&b, 10);
+    assert_int_equal(buf_append(&b, "0123456789", 10), 0);
+    assert_int_equal(buf_append_byte(&b, 'x'), -EMSGSIZE);
+    assert_int_equal(b.len, 10);
+    buf_consume(&b, 4);
+    assert_int_equal(buf_append(&b, "abcd", 4), 0);
+    assert_int_equal(buf_append(&b, "e", 1), -EMSGSIZE);
+    assert_memory_equal(b.data, "456789abcd", 10);
+    assert_int_equal(buf_printf(&b, "%s", "too long for it"), -EMSGSIZE);
+    buf_fini(&b);
+}
+
+static void check_buf_slides(void **state)
+{
+    (void)state;
+    struct buf b;
+    buf_init(&b, 1U << 20);
+    uint8_t next_in = 0, next_out = 0;
+    for (int round = 0; round < 2000; round++) {
+        for (int i = 0; i < 300; i++) {
+            assert_int_equal(buf_append_byte(&b, next_in++), 0);
+        }
+        for (int i = 0; i < 299; i++) {
+            assert_int_equal(b.data[0], next_out++);
+            buf_consume(&b, 1);
+        }
+    }
+    assert_true(b.cap <= 16384);
+    buf_fini(&b);
+}
+
+static void check_ids_go_round(void **state)
+{
+    (void)state;
+    struct id_minter m = {.worker = 3, .counter = (1U << 18) - 2};
+    uint64_t last = 0;
+    for (int i = 0; i < 1000; i++) {
+        uint64_t id = id_mint(&m, 1760000000000U + (uint64_t)i), back = 0;
+        char text[ID_TEXT_LEN + 1];
+        id_format(id, text);
+        assert_int_equal(id_parse(text, &back), 0);
+        assert_true(back == id && id > last);
+        assert_int_equal(id_wall_ms(id), 1760000000000U + (uint64_t)i);
+        last = id;
+    }
+    uint64_t id;
+    assert_int_equal(id_parse("zzzzzzzzzzzzz", &id), -EINVAL);
+    assert_int_equal(id_parse("0123", &id), -EINVAL);
+    assert_int_equal(id_parse("0000000000000u", &id), -EINVAL);
+    assert_int_equal(id_parse("000000000000u", &id), -EINVAL);
+}
+
+static void check_log_escape(void **state)
+{
+    (void)state;
+    static const struct {
+        struct span in;
+        const char *out;
+    } rows[] = {
+        {SPAN_LIT("plain"), "plain"},
+        {SPAN_LIT("a\"b\\c"), "a\\\"b\\\\c"},
+        {SPAN_LIT("\r\n\x1b[31m"), "\\u000d\\u000a\\u001b[31m"},
+        {SPAN_LIT("\x7f\x00x"), "\\u007f\\u0000x"},
+        {SPAN_LIT("\xe3\x81\x82"), "\xe3\x81\x82"},
+        {SPAN_LIT("\xe3\x81"), "\\u00e3\\u0081"},
+        {SPAN_LIT("\xc2\x9b"), "\\u00c2\\u009b"},
+        {SPAN_LIT("\xed\xa0\x80"), "\\u00ed\\u00a0\\u0080"},
+        {SPAN_LIT("\xc0\x80"), "\\u00c0\\u0080"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct buf b;
+        buf_init(&b, 1000);
+        assert_int_equal(log_escape(&b, rows[i].in, 1000), 0);
+        assert_int_equal(buf_append_byte(&b, 0), 0);
+        assert_string_equal((const char *)b.data, rows[i].out);
+        buf_fini(&b);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(check_buf_has_a_maximum),
+        cmocka_unit_test(check_buf_slides),
+        cmocka_unit_test(check_ids_go_round),
+        cmocka_unit_test(check_log_escape),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
