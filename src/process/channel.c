@@ -158,6 +158,9 @@ static void on_flush(uv_prepare_t *h)
         return;
     }
     set_poll(ch);
+    if (ch->ops->drained != NULL && ch->out.len < CHANNEL_LOW) {
+        ch->ops->drained(ch->arg);
+    }
 }
 
 void channel_flush(struct channel *ch)

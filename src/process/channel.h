@@ -15,6 +15,8 @@
 
 #define CHANNEL_OUT_MAX (64U * 1024U * 1024U)
 
+#define CHANNEL_LOW (512U * 1024U)
+
 struct channel;
 
 struct channel_ops {
@@ -24,6 +26,8 @@ struct channel_ops {
     void (*closed)(void *arg, const char *why);
     /* Optional: everything read in this turn was handed over (a place to act on a batch). */
     void (*batch_end)(void *arg);
+    /* Optional: what waited fell below CHANNEL_LOW; called after every flush that left so little. */
+    void (*drained)(void *arg);
 };
 
 /* Takes fd (closed with the channel, also on failure). NULL when out of memory. ops is borrowed. */

@@ -28,6 +28,7 @@ struct child_frame {
     struct config_ref *next; /* arrived, not yet swapped in */
     struct child_tls *tls;
     size_t tls_count;
+    uint32_t epochs[ROLE_COUNT][INSTANCES_MAX]; /* of the socket pair to each peer, told back when it breaks */
     uv_prepare_t log_flush;
     uv_signal_t ignore_term, ignore_int;
     bool started;
@@ -187,9 +188,11 @@ static int on_peer(struct child_frame *f, struct span payload, int fd)
     struct wire_reader r = wire_reader(payload);
     uint8_t role = wire_get_u8(&r);
     uint32_t instance = wire_get_u32(&r);
-    if (wire_reader_end(&r) < 0 || role >= ROLE_COUNT || fd < 0) {
+    uint32_t epoch = wire_get_u32(&r);
+    if (wire_reader_end(&r) < 0 || role >= ROLE_COUNT || instance >= INSTANCES_MAX || fd < 0) {
         return -1;
     }
+    f->epochs[role][instance] = epoch;
     f->ops->peer(&f->child, (enum master_role)role, instance, fd);
     return 0;
 }
@@ -320,12 +323,13 @@ void child_exit(struct child *c, int status)
 void child_peer_broken(struct child *c, enum master_role role, uint32_t instance)
 {
     struct child_frame *f = (struct child_frame *)c;
-    if (c->stopping || f->master == NULL) {
+    if (c->stopping || f->master == NULL || instance >= INSTANCES_MAX) {
         return;
     }
     struct wire_writer w = channel_begin(f->master, CHILD_PEER_BROKEN, 0);
     wire_put_u8(&w, (uint8_t)role);
     wire_put_u32(&w, instance);
+    wire_put_u32(&w, f->epochs[role][instance]);
     (void)channel_end(f->master, &w);
 }
 

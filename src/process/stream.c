@@ -36,6 +36,7 @@ struct stream {
     const struct stream_ops *ops;
     void *arg;
     SSL *ssl;
+    bool first_octets; /* OpenSSL reads what came before the handshake first, then the socket */
     struct buf in, out;
     bool paused, freed, busy, tls_wants_write, tls_wants_read;
     bool in_owner; /* called by the owner: an end found now is told from the loop */
@@ -116,6 +117,11 @@ static int tls_failed(struct stream *s, int r)
     int err = errno;
     switch (e) {
     case SSL_ERROR_WANT_READ:
+        if (s->first_octets) {
+            s->first_octets = false;
+            SSL_set0_rbio(s->ssl, BIO_new_socket(s->fd, BIO_NOCLOSE));
+            return 1;
+        }
         s->tls_wants_read = true;
         return 0;
     case SSL_ERROR_WANT_WRITE:
@@ -137,11 +143,13 @@ static int tls_failed(struct stream *s, int r)
 
 static void handshake(struct stream *s)
 {
-    s->tls_wants_read = s->tls_wants_write = false;
-    ERR_clear_error();
-    int r = SSL_do_handshake(s->ssl);
+    int r;
+    do {
+        s->tls_wants_read = s->tls_wants_write = false;
+        ERR_clear_error();
+        r = SSL_do_handshake(s->ssl);
+    } while (r != 1 && tls_failed(s, r) > 0);
     if (r != 1) {
-        (void)tls_failed(s, r);
         return;
     }
     s->state = STREAM_TLS;
@@ -503,11 +511,20 @@ struct stream *stream_connect_unix(uv_loop_t *loop, const char *path, const stru
                             ops, arg);
 }
 
-int stream_start_tls(struct stream *s, SSL *take_ssl)
+int stream_start_tls(struct stream *s, SSL *take_ssl, struct span first)
 {
-    if (s->state != STREAM_CLEAR || SSL_set_fd(take_ssl, s->fd) != 1) {
+    BIO *before = first.len > 0 ? BIO_new(BIO_s_mem()) : NULL;
+    bool good = s->state == STREAM_CLEAR && SSL_set_fd(take_ssl, s->fd) == 1 &&
+                (first.len == 0 || (before != NULL && BIO_write(before, first.ptr, (int)first.len) == (int)first.len));
+    if (!good) {
+        BIO_free(before);
         SSL_free(take_ssl);
         return -EINVAL;
+    }
+    if (before != NULL) {
+        (void)BIO_set_mem_eof_return(before, -1);
+        SSL_set0_rbio(take_ssl, before);
+        s->first_octets = true;
     }
     s->in_owner = true;
     write_out(s); /* the reply before the handshake; a handshake octet must not overtake it */
@@ -521,7 +538,7 @@ int stream_start_tls(struct stream *s, SSL *take_ssl)
                  SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     s->state = STREAM_HANDSHAKE;
     s->paused = false;
-    s->tls_wants_write = SSL_is_server(s->ssl) == 0; /* a client speaks first */
+    s->tls_wants_write = SSL_is_server(s->ssl) == 0 || s->first_octets; /* who has something to do, does it at once */
     settle(s);
     return 0;
 }

@@ -38,9 +38,9 @@ struct stream *stream_connect_unix(uv_loop_t *loop, const char *path, const stru
 void stream_free(struct stream **s); /* closes at once; no callback after it */
 
 /* Takes ssl (already configured, SSL_set_accept_state or SSL_set_connect_state done). Octets not yet taken by read()
- * are lost: the owner must have refused them before. `first` are octets already read that belong to the handshake,
- * usually empty. */
-int stream_start_tls(struct stream *s, SSL *take_ssl);
+ * are lost: the owner must have refused them before. first: octets already read that belong to the handshake (behind a
+ * PROXY header), usually empty; copied. closed() tells of every failure later. */
+int stream_start_tls(struct stream *s, SSL *take_ssl, struct span first);
 SSL *stream_ssl(struct stream *s); /* borrowed; NULL in clear text */
 
 int stream_write(struct stream *s, struct span octets); /* 0, -EPIPE, -EMSGSIZE when the owner ignores stream_pending */

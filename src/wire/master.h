@@ -16,14 +16,16 @@ enum master_type {
                           O_DIRECTORY */
     MASTER_LISTENER, /* a listening socket; payload: u32 index into submission.listen, or for control: LISTENER_CONTROL
                       */
-    MASTER_PEER,     /* a socket pair end; payload: u8 role, u32 instance of the peer. Replaces an older one */
-    MASTER_START,    /* everything for the first start was sent: drop rights, begin */
+    MASTER_PEER,  /* a socket pair end; payload: u8 role, u32 instance of the peer, u32 epoch of the pair. Replaces an
+                     older one */
+    MASTER_START, /* everything for the first start was sent: drop rights, begin */
     MASTER_CONFIG_DONE, /* end of a reload: swap now */
     MASTER_STOP,        /* payload: u32 grace in ms. Take nothing new, finish, exit 0 */
     MASTER_STATUS,      /* answered by MASTER_STATUS_REPLY with the same id */
     CHILD_READY,        /* child -> master after START: serving */
     CHILD_STATUS_REPLY, /* JSON object of figures */
-    CHILD_PEER_BROKEN, /* child -> master: u8 role, u32 instance: that channel closed or spoke nonsense; make a new pair
+    CHILD_PEER_BROKEN, /* child -> master: u8 role, u32 instance, u32 epoch: that channel closed or spoke nonsense; make
+                        * a new pair
                         */
 };
 
