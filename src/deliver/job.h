@@ -1,0 +1,44 @@
+/*
+ * job.h: one message and its recipients of one domain, from the JOB frame to the last OUTCOME; and the files that hold
+ * the octets.
+ *
+ * A job is one allocation: the frame's payload is copied behind it and the envelope's views point there. It never holds
+ * the message: its size has nothing to do with the message's.
+ */
+#ifndef KIDOBAN_DELIVER_JOB_H
+#define KIDOBAN_DELIVER_JOB_H
+
+#include "deliver/queue.h"
+#include "wire/deliver.h"
+
+/* Descriptors by the number that the spool gave them. */
+struct files;
+struct file;
+
+struct files *files_new(void);                                /* NULL: out of memory */
+void files_free(struct files **f);                            /* files still held by jobs stay open until those go */
+int files_add(struct files *f, uint64_t number, int take_fd); /* 0, -EEXIST, -ENOMEM; the descriptor is taken anyway */
+int files_forget(struct files *f, uint64_t number);           /* 0 or -ENOENT; closed when no job holds it any more */
+size_t files_count(const struct files *f);
+
+struct job {
+    struct queue_item item; /* first: a job is its item */
+    uint64_t id;            /* the message's */
+    uint64_t generation;    /* of the channel that brought it */
+    struct file *file;
+    int fd;                  /* of the file: borrowed from it */
+    struct deliver_job wire; /* views into the copy */
+    unsigned tries;          /* connections that broke under it */
+    uint16_t open;           /* recipients without a result */
+    bool *settled;           /* by index in wire.envelope.recipients */
+    size_t octets;           /* of memory, for the bound */
+};
+
+/* 0 and *ret_job; -EBADMSG: the payload does not decode; -ENOENT: no such file; -ENOMEM. */
+int job_new(uint64_t id, struct span payload, struct files *files, struct job **ret_job);
+void job_free(struct job **j);
+
+/* Reads len octets of the message from position at. 0, -EIO when the file ends before, or -errno. Blocks for a disk. */
+int job_read(const struct job *j, uint64_t at, void *room, size_t len);
+
+#endif

@@ -1,0 +1,155 @@
+/* What a destination decides with: its queue, its pace, what is remembered of hosts. Time is a number. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "deliver/book.h"
+#include "deliver/pace.h"
+#include "deliver/queue.h"
+
+struct numbered {
+    struct queue_item item;
+    int number;
+};
+
+static int pop_number(struct queue *q)
+{
+    struct queue_item *item = queue_pop(q);
+    return item != NULL ? ((struct numbered *)item)->number : -1;
+}
+
+static void push(struct queue *q, const char *lane, struct numbered *n, int number)
+{
+    n->number = number;
+    assert_int_equal(queue_push(q, span_str(lane), &n->item), 0);
+}
+
+static void queue_takes_turns(void **state)
+{
+    (void)state;
+    struct queue q;
+    struct numbered n[8];
+    queue_init(&q);
+    assert_int_equal(pop_number(&q), -1);
+    push(&q, "bulk", &n[0], 10);
+    push(&q, "bulk", &n[1], 11);
+    push(&q, "bulk", &n[2], 12);
+    push(&q, "other", &n[3], 20);
+    push(&q, "", &n[4], 30);
+    assert_int_equal(q.count, 5);
+    assert_int_equal(pop_number(&q), 10);
+    assert_int_equal(pop_number(&q), 20);
+    assert_int_equal(pop_number(&q), 30);
+    push(&q, "other", &n[5], 21);
+    assert_int_equal(pop_number(&q), 11);
+    assert_int_equal(pop_number(&q), 21);
+    assert_int_equal(pop_number(&q), 12);
+    assert_int_equal(pop_number(&q), -1);
+    assert_int_equal(q.count, 0);
+    queue_fini(&q);
+}
+
+static void queue_front_is_next(void **state)
+{
+    (void)state;
+    struct queue q;
+    struct numbered n[4];
+    queue_init(&q);
+    push(&q, "a", &n[0], 1);
+    push(&q, "b", &n[1], 2);
+    n[2].number = 3;
+    assert_int_equal(queue_push_front(&q, span_str("b"), &n[2].item), 0);
+    assert_int_equal(pop_number(&q), 3);
+    assert_int_equal(pop_number(&q), 1);
+    assert_int_equal(pop_number(&q), 2);
+    n[3].number = 4;
+    assert_int_equal(queue_push_front(&q, span_str("c"), &n[3].item), 0);
+    assert_int_equal(pop_number(&q), 4);
+    assert_int_equal(pop_number(&q), -1);
+    queue_fini(&q);
+}
+
+static void pace_finds_its_level(void **state)
+{
+    (void)state;
+    struct pace p;
+    pace_init(&p, 20);
+    assert_int_equal(p.limit, PACE_START);
+    for (int i = 0; i < 100; i++) {
+        pace_success(&p);
+    }
+    assert_int_equal(p.limit, 20);
+    pace_failure(&p);
+    assert_int_equal(p.limit, 10);
+    for (int i = 0; i < 100; i++) {
+        pace_failure(&p);
+    }
+    assert_int_equal(p.limit, 1);
+    pace_success(&p);
+    pace_set_max(&p, 1);
+    assert_int_equal(p.limit, 1);
+    pace_init(&p, 0);
+    assert_int_equal(p.limit, 1);
+}
+
+static struct net_address numbered_address(uint32_t n)
+{
+    struct net_address a = {.port = 25};
+    memcpy(a.bytes + 12, &n, sizeof(n));
+    return a;
+}
+
+static void book_remembers_for_a_while(void **state)
+{
+    (void)state;
+    struct book *b = book_new();
+    struct refusal why;
+    struct net_address a = numbered_address(1), other_port = a;
+    other_port.port = 26;
+    refusal_set(&why, false, 421, 4, 1, "%s", "go away");
+    assert_null(book_down(b, &a, 1000));
+    book_set_down(b, &a, &why, 1000);
+    assert_non_null(book_down(b, &a, 1000 + BOOK_DOWN_MS - 1));
+    assert_string_equal(book_down(b, &a, 1000)->words, "go away");
+    assert_null(book_down(b, &a, 1000 + BOOK_DOWN_MS));
+    assert_null(book_down(b, &other_port, 1000));
+    book_set_tls_broken(b, &a, 1000);
+    book_set_up(b, &a);
+    assert_null(book_down(b, &a, 1000));
+    assert_true(book_tls_broken(b, &a, 1000 + BOOK_TLS_MS - 1));
+    assert_false(book_tls_broken(b, &a, 1000 + BOOK_TLS_MS));
+    book_free(&b);
+    assert_null(b);
+}
+
+static void book_is_bounded(void **state)
+{
+    (void)state;
+    struct book *b = book_new();
+    struct refusal why = {0};
+    for (uint32_t i = 0; i < BOOK_MAX + 10; i++) {
+        struct net_address a = numbered_address(i);
+        book_set_down(b, &a, &why, 0);
+    }
+    assert_int_equal(book_count(b), BOOK_MAX);
+    struct net_address first = numbered_address(0), last = numbered_address(BOOK_MAX + 9);
+    assert_null(book_down(b, &first, 1));
+    assert_non_null(book_down(b, &last, 1));
+    book_set_up(b, &last);
+    assert_int_equal(book_count(b), BOOK_MAX - 1);
+    book_free(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(queue_takes_turns),    cmocka_unit_test(queue_front_is_next),
+        cmocka_unit_test(pace_finds_its_level), cmocka_unit_test(book_remembers_for_a_while),
+        cmocka_unit_test(book_is_bounded),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

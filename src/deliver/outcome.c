@@ -1,0 +1,134 @@
+#include "deliver/outcome.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define RESULTS_A_FRAME 300 /* with the longest text still within FRAME_PAYLOAD_MAX */
+_Static_assert(RESULTS_A_FRAME *(DELIVER_TEXT_MAX + 16) < FRAME_PAYLOAD_MAX - 1024, "an OUTCOME fits into a frame");
+
+/* The length of the UTF-8 character at the start, 0 when there is none (RFC 3629: no overlong, no surrogates). */
+static size_t utf8_length(struct span in)
+{
+    static const struct {
+        uint8_t low, high, second_low, second_high, length;
+    } forms[] = {
+        {0x20, 0x7e, 0, 0, 1},       {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
+        {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
+        {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
+    };
+    for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
+        size_t len = forms[i].length;
+        if (in.ptr[0] < forms[i].low || in.ptr[0] > forms[i].high || in.len < len) {
+            continue;
+        }
+        bool good = len == 1 || (in.ptr[1] >= forms[i].second_low && in.ptr[1] <= forms[i].second_high);
+        for (size_t k = 2; k < len; k++) {
+            good = good && (in.ptr[k] & 0xc0) == 0x80;
+        }
+        return good ? len : 0;
+    }
+    return 0;
+}
+
+static bool is_c1(struct span in) /* U+0080..U+009F: some terminals act on them */
+{
+    return in.ptr[0] == 0xc2 && in.ptr[1] < 0xa0;
+}
+
+size_t outcome_text_clean(struct span text, char out[static DELIVER_TEXT_MAX])
+{
+    size_t n = 0;
+    for (size_t i = 0; i < text.len && n < DELIVER_TEXT_MAX;) {
+        struct span rest = {text.ptr + i, text.len - i};
+        size_t len = utf8_length(rest);
+        bool control = rest.ptr[0] < 0x20 || rest.ptr[0] == 0x7f;
+        if (len == 0 || control || (len == 2 && is_c1(rest))) {
+            out[n++] = control ? ' ' : '?';
+            i += len > 0 ? len : 1;
+            continue;
+        }
+        if (n + len > DELIVER_TEXT_MAX) {
+            break;
+        }
+        memcpy(out + n, rest.ptr, len);
+        n += len;
+        i += len;
+    }
+    return n;
+}
+
+static void settle(struct job *j, size_t recipient)
+{
+    assert(!j->settled[recipient]);
+    j->settled[recipient] = true;
+    j->open--;
+}
+
+static void count(struct outcome_sink *sink, enum deliver_result result, uint64_t recipients)
+{
+    sink->delivered += result == DELIVER_DELIVERED ? recipients : 0;
+    sink->temporary += result == DELIVER_TEMPORARY ? recipients : 0;
+    sink->permanent += result == DELIVER_PERMANENT ? recipients : 0;
+    sink->damaged += result == DELIVER_DAMAGED ? recipients : 0;
+}
+
+static void send_results(struct outcome_sink *sink, struct job *j, const struct outcome_peer *peer,
+                         const struct outcome_said *said, struct deliver_recipient_result *results, size_t n)
+{
+    struct deliver_outcome m = {.remote = peer->remote, .address = peer->address, .tls = peer->tls};
+    count(sink, said->result, n);
+    for (size_t at = 0; at < n; at += RESULTS_A_FRAME) {
+        m.results = results + at;
+        m.results_count = (uint16_t)(n - at < RESULTS_A_FRAME ? n - at : RESULTS_A_FRAME);
+        sink->send(sink->arg, j, &m);
+    }
+}
+
+static struct deliver_recipient_result result_make(const struct job *j, size_t recipient,
+                                                   const struct outcome_said *said, struct span text)
+{
+    struct deliver_recipient_result r = {.number = j->wire.envelope.recipients[recipient].number,
+                                         .result = (uint8_t)said->result,
+                                         .code = said->code,
+                                         .text = text};
+    memcpy(r.enhanced, said->enhanced, sizeof(r.enhanced));
+    return r;
+}
+
+void outcome_one(struct outcome_sink *sink, struct job *j, size_t recipient, const struct outcome_peer *peer,
+                 const struct outcome_said *said)
+{
+    char clean[DELIVER_TEXT_MAX];
+    struct span text = {(const uint8_t *)clean, outcome_text_clean(said->text, clean)};
+    struct deliver_recipient_result r = result_make(j, recipient, said, text);
+    settle(j, recipient);
+    send_results(sink, j, peer, said, &r, 1);
+}
+
+void outcome_rest(struct outcome_sink *sink, struct job *j, const struct outcome_peer *peer,
+                  const struct outcome_said *said)
+{
+    static struct deliver_recipient_result results[ENVELOPE_RECIPIENTS_MAX];
+    char clean[DELIVER_TEXT_MAX];
+    struct span text = {(const uint8_t *)clean, outcome_text_clean(said->text, clean)};
+    size_t n = 0;
+    for (size_t i = 0; i < j->wire.envelope.recipients_count; i++) {
+        if (!j->settled[i]) {
+            settle(j, i);
+            results[n++] = result_make(j, i, said, text);
+        }
+    }
+    if (n > 0) {
+        send_results(sink, j, peer, said, results, n);
+    }
+}
+
+void outcome_rest_refused(struct outcome_sink *sink, struct job *j, const struct outcome_peer *peer,
+                          const struct refusal *why)
+{
+    struct outcome_said said = {.result = why->permanent ? DELIVER_PERMANENT : DELIVER_TEMPORARY,
+                                .code = why->code,
+                                .text = span_str(why->words)};
+    memcpy(said.enhanced, why->enhanced, sizeof(said.enhanced));
+    outcome_rest(sink, j, peer, &said);
+}
