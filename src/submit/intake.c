@@ -523,9 +523,6 @@ void intake_abort(struct session *s)
 void intake_end(struct session *s)
 {
     transaction_free(s);
-    if (s->close_when_idle) {
-        s->over_why = "the account changed";
-    }
 }
 
 /* The spool's answers. */

@@ -123,6 +123,10 @@ static void settle(struct session *s)
     if (!s->over && s->phase == PHASE_DIALOGUE) {
         set_clock(s);
     }
+    if (!s->over && s->submit->stopping && s->transaction == NULL && s->over_why == NULL) {
+        session_cut(s, 421, (const uint8_t[]){4, 3, 2}, "This server restarts; connect again in a moment",
+                    "server stops");
+    }
 }
 
 void session_continue(struct session *s)

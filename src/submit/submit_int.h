@@ -55,7 +55,7 @@ struct session {
     uint64_t id;
     struct net_address peer;
     enum session_phase phase;
-    bool wants_tls, over, close_when_idle;
+    bool wants_tls, over;
     const char *over_why;
     char *account;       /* NULL before AUTH */
     const char *network; /* name of a relay network, or NULL */

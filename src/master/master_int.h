@@ -1,0 +1,111 @@
+/*
+ * master_int.h: the inside of the master. main.c reads the command line; master.c lives through signals, reload, stop
+ * and upgrade; family.c makes the children and ties them together; ground.c makes what they stand on: sockets,
+ * directories, files.
+ */
+#ifndef KIDOBAN_MASTER_INT_H
+#define KIDOBAN_MASTER_INT_H
+
+#include <sys/stat.h>
+#include <uv.h>
+
+#include "config/config.h"
+#include "process/channel.h"
+#include "process/control.h"
+#include "wire/master.h"
+
+#define FAMILY_MAX 128
+
+enum relative_state { RELATIVE_DEAD, RELATIVE_STARTING, RELATIVE_READY, RELATIVE_STOPPING };
+
+/* One child. */
+struct relative {
+    struct master *master;
+    enum master_role role;
+    uint32_t instance;
+    enum relative_state state;
+    pid_t pid;
+    struct channel *channel;
+    bool listening; /* submit: listeners were sent */
+    uint64_t started_ms;
+    uint32_t epoch_before; /* pairs up to this number are of an earlier life */
+    uint32_t restarts;
+    uint32_t delay_ms; /* before the next start, doubles while it dies young */
+    uv_timer_t timer;
+};
+
+/* A TLS file as last read. */
+struct material {
+    struct master_tls what;
+    char *path; /* borrowed from the configuration */
+    int fd;     /* memfd */
+    struct stat seen;
+};
+
+struct ground_listener {
+    char *text; /* as in the configuration, for the log and for an upgrade */
+    struct net_address address;
+    int fd;
+};
+
+struct master {
+    uv_loop_t loop;
+    const char *config_path;
+    int exe_fd;     /* this very program, for children of the same build */
+    char *exe_path; /* where it was, for an upgrade */
+    char **argv;
+    struct config *config;
+    int config_fd; /* memfd with the text in force */
+    struct material *materials;
+    size_t materials_count;
+    struct ground_listener *listeners;
+    size_t listeners_count;
+    int control_fds[ROLE_COUNT];
+    int directory_fds[ROLE_COUNT];
+    int event_fd, lock_fd;
+    struct control *control;
+    struct relative family[FAMILY_MAX];
+    size_t family_count;
+    uint32_t epoch; /* of socket pairs */
+    uint64_t started_ms;
+    bool ready_told, stopping, upgrading;
+    size_t stop_phase;
+    int status;
+    uv_signal_t signals[8];
+    uv_prepare_t log_flush;
+    uv_timer_t watch, stop_timer;
+    struct status_question *question;
+};
+
+/* ground.c. Each returns 0, or -errno after logging why. */
+int ground_prepare(struct master *m); /* lock, runtime and state directories, control sockets, event file */
+int ground_listen(const struct config *c, struct ground_listener *old, size_t old_count, struct ground_listener **ret,
+                  size_t *ret_count); /* binds what is new, takes over what stays */
+void ground_listeners_free(struct ground_listener *l, size_t count, const struct ground_listener *kept,
+                           size_t kept_count);
+int ground_adopt(struct ground_listener **ret, size_t *ret_count);   /* from the program before an upgrade */
+int ground_hand_over(const struct ground_listener *l, size_t count); /* before exec */
+int ground_event_file(struct master *m); /* opens it, or rotates it when it is too long: 1 when it is another one now */
+int ground_memfd(const char *name, struct span text);
+int ground_read_file(const char *path, size_t max, struct buf *ret);
+
+/* family.c */
+void family_start(struct master *m);
+void family_reaped(struct master *m, pid_t pid, int wait_status);
+void family_reload(struct master *m);
+void family_event_file(struct master *m);
+/* Tells the children of that role to stop; how many there are. */
+size_t family_stop(struct master *m, enum master_role role, uint32_t grace_ms);
+size_t family_alive(const struct master *m, enum master_role role);
+void family_kill(struct master *m);
+void family_ready(struct master *m, struct relative *r);
+void family_status_ask(struct master *m, uint64_t id);
+
+/* master.c */
+int master_run(const char *config_path, char **argv);
+int master_check(const char *config_path); /* 0 good, 1 not: complaints are on standard error */
+void master_stop(struct master *m, bool upgrade);
+void master_child_gone(struct master *m);
+void master_status_reply(struct master *m, struct relative *r, uint64_t id, struct span json);
+
+#endif
