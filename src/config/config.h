@@ -1,10 +1,10 @@
 /*
  * config.h: the operator's YAML, read and checked into one immutable structure.
  *
- * Strict: one document, no anchors, tags or merges, no unknown or repeated key, every value of the right type and within its
- * range. Every complaint has file, line, column, the reason and what would be right; all complaints of a file come in one run
- * (at most CONFIG_COMPLAINTS_MAX). Reads bytes only: config_check_files() looks at the files that are named.
- * Keys, defaults and meaning: kidoban.yaml(5). The schema is in config/schema.c.
+ * Strict: one document, no anchors, tags or merges, no unknown or repeated key, every value of the right type and
+ * within its range. Every complaint has file, line, column, the reason and what would be right; all complaints of a
+ * file come in one run (at most CONFIG_COMPLAINTS_MAX). Reads bytes only: config_check_files() looks at the files that
+ * are named. Keys, defaults and meaning: kidoban.yaml(5). The schema is in config/schema.c.
  */
 #ifndef KIDOBAN_CONFIG_CONFIG_H
 #define KIDOBAN_CONFIG_CONFIG_H
@@ -94,7 +94,7 @@ enum config_tls { TLS_NONE, TLS_MAY, TLS_MUST, TLS_VERIFY };
 struct config_route {
     char *domain; /* "example.org", ".example.org" (all below), "*"; lower case, A-labels */
     enum config_via via;
-    char *host;      /* smart host or LMTP host: a name or an address; NULL for unix sockets */
+    char *host; /* smart host or LMTP host: a name or an address; NULL for unix sockets */
     uint16_t port;
     char *unix_path; /* LMTP over a unix socket */
     char *words;     /* VIA_ERROR: what the sender is told */
@@ -188,7 +188,8 @@ enum {
 /* text: the file's octets; file: its name, for complaints. 0 and *ret, or -EINVAL with complaints, or -ENOMEM. */
 int config_load(struct span text, const char *file, struct config **ret, struct config_complaints *complaints);
 void config_free(struct config **c);
-/* Certificates and keys exist, can be read and belong together, password files can be read. 0, or -EINVAL with complaints. */
+/* Certificates and keys exist, can be read and belong together, password files can be read. 0, or -EINVAL with
+ * complaints. */
 int config_check_files(const struct config *c, const char *file, struct config_complaints *complaints);
 
 /* The route of a recipient's domain (lower case, A-labels): exact, else the longest suffix, else "*"; NULL: none. */

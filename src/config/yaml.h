@@ -1,6 +1,6 @@
 /*
- * yaml.h: a strict reading of YAML: mappings, sequences and plain values of one document, every node with its place. Inside of
- * src/config only. Anchors, aliases, tags, merges and repeated keys are complaints.
+ * yaml.h: a strict reading of YAML: mappings, sequences and plain values of one document, every node with its place.
+ * Inside of src/config only. Anchors, aliases, tags, merges and repeated keys are complaints.
  */
 #ifndef KIDOBAN_CONFIG_YAML_H
 #define KIDOBAN_CONFIG_YAML_H
@@ -12,9 +12,9 @@ enum yaml_kind { YAML_KIND_VALUE, YAML_KIND_LIST, YAML_KIND_MAP };
 struct yaml_node {
     enum yaml_kind kind;
     struct config_place at;
-    char *text;      /* YAML_KIND_VALUE */
+    char *text; /* YAML_KIND_VALUE */
     bool quoted;
-    char *key;       /* in a map */
+    char *key; /* in a map */
     struct config_place key_at;
     struct yaml_node *children;
     size_t count;
