@@ -293,8 +293,8 @@ void family_start(struct master *m)
     add(m, ROLE_VAULT, 1);
     add(m, ROLE_GUARD, 1);
     add(m, ROLE_SPOOL, 1);
-    add(m, ROLE_DELIVER, config_deliver_workers(m->config));
-    add(m, ROLE_SUBMIT, config_submit_workers(m->config));
+    add(m, ROLE_DELIVER, m->config->delivery.workers);
+    add(m, ROLE_SUBMIT, m->config->submission.workers);
     for (size_t i = 0; i < m->family_count; i++) {
         start(&m->family[i]);
     }

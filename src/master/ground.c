@@ -54,7 +54,7 @@ static int make_directory(const char *path, mode_t mode, uid_t uid, gid_t gid)
 static void user_of(const struct config *c, enum master_role role, uid_t *ret_uid, gid_t *ret_gid)
 {
     char name[64];
-    (void)snprintf(name, sizeof(name), "%s%s", config_user_prefix(c), master_role_name(role));
+    (void)snprintf(name, sizeof(name), "%s%s", c->processes.user_prefix, master_role_name(role));
     const struct passwd *pw = getpwnam(name);
     *ret_uid = pw != NULL ? pw->pw_uid : geteuid();
     *ret_gid = pw != NULL ? pw->pw_gid : getegid();
@@ -76,7 +76,7 @@ static int state_directory(struct master *m, enum master_role role, const char *
 static int take_lock(struct master *m)
 {
     char path[PATH_MAX];
-    (void)snprintf(path, sizeof(path), "%s/kidoband.lock", config_runtime_directory(m->config));
+    (void)snprintf(path, sizeof(path), "%s/kidoband.lock", m->config->processes.runtime_directory);
     m->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (m->lock_fd < 0) {
         return failed("open lock", path, errno);
@@ -90,10 +90,10 @@ static int take_lock(struct master *m)
 static int control_socket(struct master *m, enum master_role role)
 {
     struct sockaddr_un un = {.sun_family = AF_UNIX};
-    int n = snprintf(un.sun_path, sizeof(un.sun_path), "%s/%s.sock", config_runtime_directory(m->config),
+    int n = snprintf(un.sun_path, sizeof(un.sun_path), "%s/%s.sock", m->config->processes.runtime_directory,
                      master_role_name(role));
     if (n < 0 || (size_t)n >= sizeof(un.sun_path)) {
-        return failed("control socket", config_runtime_directory(m->config), ENAMETOOLONG);
+        return failed("control socket", m->config->processes.runtime_directory, ENAMETOOLONG);
     }
     (void)unlink(un.sun_path); /* the lock is ours: nobody listens there any more */
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -115,13 +115,13 @@ static int control_socket(struct master *m, enum master_role role)
 
 int ground_event_file(struct master *m)
 {
-    const char *path = config_event_file(m->config);
+    const char *path = m->config->processes.event_file;
     struct stat st;
-    if (m->event_fd >= 0 && stat(path, &st) == 0 && (uint64_t)st.st_size < config_event_file_size(m->config)) {
+    if (m->event_fd >= 0 && stat(path, &st) == 0 && (uint64_t)st.st_size < m->config->processes.event_file_size) {
         return 0;
     }
     char from[PATH_MAX], to[PATH_MAX];
-    for (unsigned i = m->event_fd >= 0 ? config_event_files(m->config) : 0; i > 0; i--) {
+    for (unsigned i = m->event_fd >= 0 ? m->config->processes.event_files : 0; i > 0; i--) {
         (void)snprintf(to, sizeof(to), "%s.%u", path, i);
         (void)snprintf(from, sizeof(from), i > 1 ? "%s.%u" : "%s", path, i - 1);
         (void)rename(from, to);
@@ -143,7 +143,7 @@ int ground_event_file(struct master *m)
 static int event_directory(const struct config *c)
 {
     char path[PATH_MAX];
-    (void)snprintf(path, sizeof(path), "%s", config_event_file(c));
+    (void)snprintf(path, sizeof(path), "%s", c->processes.event_file);
     char *slash = strrchr(path, '/');
     if (slash == NULL || slash == path) {
         return 0;
@@ -156,7 +156,7 @@ static int event_directory(const struct config *c)
 int ground_prepare(struct master *m)
 {
     static const enum master_role controlled[] = {ROLE_MASTER, ROLE_VAULT, ROLE_GUARD, ROLE_SPOOL};
-    int r = make_directory(config_runtime_directory(m->config), 0755, geteuid(), getegid());
+    int r = make_directory(m->config->processes.runtime_directory, 0755, geteuid(), getegid());
     if (r == 0) {
         r = take_lock(m);
     }
@@ -171,13 +171,13 @@ int ground_prepare(struct master *m)
         r = control_socket(m, controlled[i]);
     }
     if (r == 0) {
-        r = state_directory(m, ROLE_VAULT, config_vault_directory(m->config));
+        r = state_directory(m, ROLE_VAULT, m->config->processes.vault_directory);
     }
     if (r == 0) {
-        r = state_directory(m, ROLE_GUARD, config_guard_directory(m->config));
+        r = state_directory(m, ROLE_GUARD, m->config->processes.guard_directory);
     }
     if (r == 0) {
-        r = state_directory(m, ROLE_SPOOL, config_spool_directory(m->config));
+        r = state_directory(m, ROLE_SPOOL, m->config->processes.spool_directory);
     }
     return r;
 }
@@ -252,14 +252,14 @@ void ground_listeners_free(struct ground_listener *l, size_t count, const struct
 int ground_listen(const struct config *c, struct ground_listener *old, size_t old_count, struct ground_listener **ret,
                   size_t *ret_count)
 {
-    size_t count = config_listen_count(c);
+    size_t count = c->submission.listen_count;
     struct ground_listener *fresh = calloc(count > 0 ? count : 1, sizeof(*fresh));
     if (fresh == NULL) {
         return -ENOMEM;
     }
     for (size_t i = 0; i < count; i++) {
         char text[NET_ADDRESS_TEXT + 10];
-        fresh[i].address = *config_listen_address(c, i);
+        fresh[i].address = c->submission.listen[i].address;
         fresh[i].fd = -1;
         address_text(&fresh[i].address, text, sizeof(text));
         fresh[i].text = strdup(text);

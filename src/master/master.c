@@ -117,12 +117,12 @@ static int materials_read(const struct config *c, struct material **ret, size_t 
     struct material *list = NULL;
     size_t count = 0;
     int r = 0;
-    for (size_t i = 0; r == 0 && i < config_certificate_count(c); i++) {
-        r = material_add(&list, &count, TLS_CERTIFICATE, (uint32_t)i, config_certificate(c, i));
-        r = r == 0 ? material_add(&list, &count, TLS_KEY, (uint32_t)i, config_certificate_key(c, i)) : r;
+    for (size_t i = 0; r == 0 && i < c->submission.tls.certificates_count; i++) {
+        r = material_add(&list, &count, TLS_CERTIFICATE, (uint32_t)i, c->submission.tls.certificates[i].certificate);
+        r = r == 0 ? material_add(&list, &count, TLS_KEY, (uint32_t)i, c->submission.tls.certificates[i].key) : r;
     }
-    if (r == 0 && config_client_ca(c) != NULL) {
-        r = material_add(&list, &count, TLS_CLIENT_CA, 0, config_client_ca(c));
+    if (r == 0 && c->submission.tls.client_ca != NULL) {
+        r = material_add(&list, &count, TLS_CLIENT_CA, 0, c->submission.tls.client_ca);
     }
     if (r < 0) {
         materials_free(list, count);
@@ -182,11 +182,10 @@ static int take(struct master *m, struct config *config, struct span text)
 
 static void warn_of_restart(const struct config *old, const struct config *fresh)
 {
-    if (config_submit_workers(old) != config_submit_workers(fresh) ||
-        config_deliver_workers(old) != config_deliver_workers(fresh) ||
-        strcmp(config_spool_directory(old), config_spool_directory(fresh)) != 0 ||
-        strcmp(config_vault_directory(old), config_vault_directory(fresh)) != 0 ||
-        strcmp(config_runtime_directory(old), config_runtime_directory(fresh)) != 0) {
+    if (old->submission.workers != fresh->submission.workers || old->delivery.workers != fresh->delivery.workers ||
+        strcmp(old->processes.spool_directory, fresh->processes.spool_directory) != 0 ||
+        strcmp(old->processes.vault_directory, fresh->processes.vault_directory) != 0 ||
+        strcmp(old->processes.runtime_directory, fresh->processes.runtime_directory) != 0) {
         log_warn("config.partial", LF_STR("what", "numbers of workers and directories change at the next start only"));
     }
 }
@@ -547,7 +546,7 @@ static int start(struct master *m)
         return EX_CONFIG;
     }
     config_complaints_fini(&complaints);
-    log_open("master", config_log_level(config), -1);
+    log_open("master", config->processes.log_level, -1);
     if (geteuid() != 0) {
         log_warn("sandbox.reduced",
                  LF_STR("what", "not root: all processes run as one user, and ports below 1024 may be refused"));

@@ -17,9 +17,10 @@
 #include "common/log.h"
 #include "process/sandbox.h"
 
-#define MASTER_FD 3
-#define TEXT_MAX  (8U * 1024U * 1024U)
-#define TLS_MAX   1024
+#define MASTER_FD     3
+#define TEXT_MAX      (8U * 1024U * 1024U)
+#define TLS_MAX       1024
+#define INSTANCES_MAX 64
 
 struct child_frame {
     struct child child;
@@ -128,7 +129,7 @@ static int on_tls(struct child_frame *f, struct span payload, int fd)
 
 static void set_user(const struct child_frame *f, char *user, size_t size)
 {
-    (void)snprintf(user, size, "%s%s", config_user_prefix(f->child.config->config), master_role_name(f->child.role));
+    (void)snprintf(user, size, "%s%s", f->child.config->config->processes.user_prefix, master_role_name(f->child.role));
 }
 
 static int on_start(struct child_frame *f)
@@ -147,7 +148,8 @@ static int on_start(struct child_frame *f)
     if (r == 0) {
         char user[64];
         set_user(f, user, sizeof(user));
-        r = config_sandbox(c->config->config) ? sandbox_enter(c->role, user, c->directory_fd, f->ops->read_paths) : 0;
+        r = c->config->config->processes.sandbox ? sandbox_enter(c->role, user, c->directory_fd, f->ops->read_paths)
+                                                 : 0;
     }
     if (r == 0 && f->ops->ready != NULL) {
         r = f->ops->ready(c);

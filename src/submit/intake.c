@@ -101,7 +101,8 @@ static struct smtp_decision refuse(struct session *s, struct smtp_decision d, co
 static bool may_send_as(const struct session *s, struct span mailbox)
 {
     const struct config *c = s->settings->config->config;
-    return message_identity_matches_any(mailbox, s->identities, s->identities_count, config_plus_addressing(c));
+    return message_identity_matches_any(mailbox, s->identities, s->identities_count,
+                                        c->submission.senders.plus_addressing);
 }
 
 /* Promise 3: nobody sends as someone else. The null sender is anybody's: the header is still checked. */
@@ -110,7 +111,7 @@ static bool sender_refused(struct session *s, const struct smtp_mail *mail)
     if (s->account == NULL || mail->sender.null || may_send_as(s, mail->sender.mailbox)) {
         return false;
     }
-    if (config_senders_enforce(s->settings->config->config)) {
+    if (s->settings->config->config->submission.senders.enforce) {
         return true;
     }
     log_warn("sender.reported", LF_ID("session", s->id), LF_STR("account", s->account), LF_STR("where", "MAIL FROM"),
@@ -166,7 +167,8 @@ struct smtp_decision intake_rcpt(struct session *s, const struct smtp_rcpt *rcpt
     if (rcpt->recipient.kind == SMTP_DOMAIN_NONE) { /* <postmaster>: ours (RFC 5321 section 4.5.1) */
         struct buf b;
         buf_init(&b, ENVELOPE_ADDRESS_MAX);
-        (void)buf_printf(&b, "postmaster@%s", config_postmaster_domain(c));
+        (void)buf_printf(&b, "postmaster@%s",
+                         c->operator_.domains.count > 0 ? c->operator_.domains.list[0] : c->submission.hostname);
         address = span_dup(buf_span(&b));
         buf_fini(&b);
     } else {
@@ -367,7 +369,7 @@ static void prepare_facts(const struct session *s, const struct transaction *t, 
         .id = t->id,
         .client_name = span_str(s->greeted_as),
         .client_address = span_str(peer),
-        .hide_client = config_hide_client_address(c),
+        .hide_client = c->submission.senders.hide_client_address,
         .tls = span_str(tls),
         .extended = smtp_server_extended(s->smtp),
         .authenticated = s->account != NULL,
@@ -376,8 +378,8 @@ static void prepare_facts(const struct session *s, const struct transaction *t, 
         .identities = s->identities,
         .identities_count = s->identities_count,
         .check_identities = s->account != NULL,
-        .enforce = config_senders_enforce(c),
-        .plus_addressing = config_plus_addressing(c),
+        .enforce = c->submission.senders.enforce,
+        .plus_addressing = c->submission.senders.plus_addressing,
     };
 }
 

@@ -74,13 +74,13 @@ static void set_clock(struct session *s)
     const struct config *c = s->settings->config->config;
     uint64_t ms = 0;
     if (s->phase == PHASE_HANDSHAKE || s->phase == PHASE_PROXY) {
-        ms = config_timeout_handshake_ms(c);
+        ms = c->submission.timeouts.handshake_ms;
     } else if (s->smtp != NULL && smtp_server_waiting(s->smtp)) {
         ms = 0; /* it is our turn: the client owes nothing */
     } else if (s->smtp != NULL && smtp_server_in_message(s->smtp)) {
-        ms = config_timeout_data_ms(c);
+        ms = c->submission.timeouts.data_ms;
     } else {
-        ms = config_timeout_command_ms(c);
+        ms = c->submission.timeouts.command_ms;
     }
     stream_timeout(s->stream, ms);
 }
@@ -421,7 +421,7 @@ static bool over_network_limit(struct session *s)
     }
     n->sessions++;
     s->counted = n;
-    return n->sessions > config_connections_per_network(c);
+    return n->sessions > c->submission.limits.connections_per_network;
 }
 
 /* Why this connection cannot be served now, or NULL. */
@@ -432,7 +432,7 @@ static const char *refuse_why(struct session *s)
     if (s->submit->stopping) {
         return "This server is about to restart; try again in a moment";
     }
-    if (s->submit->sessions_count > config_connections(c)) {
+    if (s->submit->sessions_count > c->submission.limits.connections) {
         return "Too many connections to this server; try again later";
     }
     return crowded ? "Too many connections from your address; close some and try again" : NULL;
