@@ -119,14 +119,14 @@ static int default_directory(char **target, const char *base, const char *name)
 int config_load(struct span text, const char *file, struct config **ret, struct config_complaints *complaints)
 {
     struct yaml_node *root = NULL;
-    int r = yaml_read(text, file, &root, complaints);
+    int r = config_yaml_read(text, file, &root, complaints);
     if (r < 0) {
         return r;
     }
     struct schema_context x = {.file = file, .complaints = complaints};
     struct config *c = calloc(1, sizeof(*c));
     if (c == NULL) {
-        yaml_free(&root);
+        config_yaml_free(&root);
         return -ENOMEM;
     }
     if (root->kind != YAML_KIND_MAP) {
@@ -137,7 +137,7 @@ int config_load(struct span text, const char *file, struct config **ret, struct 
             check_whole(&x, c);
         }
     }
-    yaml_free(&root);
+    config_yaml_free(&root);
     if (!x.bad && (default_directory(&c->processes.vault_directory, c->processes.state_directory, "vault") < 0 ||
                    default_directory(&c->processes.guard_directory, c->processes.state_directory, "guard") < 0 ||
                    default_directory(&c->processes.spool_directory, c->processes.state_directory, "spool") < 0)) {

@@ -808,7 +808,7 @@ void schema_read_map(struct schema_context *x, const struct yaml_node *map, cons
         }
     }
     for (const struct schema_field *f = fields; f->key != NULL; f++) {
-        const struct yaml_node *node = yaml_member(map, f->key);
+        const struct yaml_node *node = config_yaml_member(map, f->key);
         if (node == NULL && f->required) {
             if (f->example != NULL) {
                 schema_complain(x, map->at, "\"%s\" is missing; write it like %s: %s", f->key, f->key, f->example);

@@ -15,8 +15,9 @@ static const char *value_of(struct schema_context *x, const struct schema_field 
         return f->fallback;
     }
     if (node->kind != YAML_KIND_VALUE) {
-        schema_complain(x, node->at, "\"%s\" is %s; it should be a value%s%s", f->key, yaml_kind_name(node->kind),
-                        f->example != NULL ? ", like " : "", f->example != NULL ? f->example : "");
+        schema_complain(x, node->at, "\"%s\" is %s; it should be a value%s%s", f->key,
+                        config_yaml_kind_name(node->kind), f->example != NULL ? ", like " : "",
+                        f->example != NULL ? f->example : "");
         return NULL;
     }
     return node->text;
@@ -266,7 +267,8 @@ void schema_map(struct schema_context *x, const struct schema_field *f, const st
 {
     static const struct yaml_node none = {.kind = YAML_KIND_MAP};
     if (node != NULL && node->kind != YAML_KIND_MAP) {
-        schema_complain(x, node->at, "\"%s\" is %s; it should be a map of keys", f->key, yaml_kind_name(node->kind));
+        schema_complain(x, node->at, "\"%s\" is %s; it should be a map of keys", f->key,
+                        config_yaml_kind_name(node->kind));
         return;
     }
     schema_read_map(x, node != NULL ? node : &none, f->members, target);

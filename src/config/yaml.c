@@ -26,7 +26,7 @@ static void complain(struct reading *r, struct config_place at, const char *text
     r->bad = true;
 }
 
-const char *yaml_kind_name(enum yaml_kind kind)
+const char *config_yaml_kind_name(enum yaml_kind kind)
 {
     static const char *const names[] = {
         [YAML_KIND_VALUE] = "a value", [YAML_KIND_LIST] = "a list", [YAML_KIND_MAP] = "a map"};
@@ -43,7 +43,7 @@ static void node_fini(struct yaml_node *n)
     free(n->key);
 }
 
-void yaml_free(struct yaml_node **node)
+void config_yaml_free(struct yaml_node **node)
 {
     if (*node != NULL) {
         node_fini(*node);
@@ -52,7 +52,7 @@ void yaml_free(struct yaml_node **node)
     }
 }
 
-const struct yaml_node *yaml_member(const struct yaml_node *map, const char *key)
+const struct yaml_node *config_yaml_member(const struct yaml_node *map, const char *key)
 {
     for (size_t i = 0; map != NULL && map->kind == YAML_KIND_MAP && i < map->count; i++) {
         if (strcmp(map->children[i].key, key) == 0) {
@@ -132,7 +132,7 @@ static bool read_key(struct reading *r, const yaml_event_t *event, const struct 
     }
     check_plain(r, at, event->data.scalar.anchor, event->data.scalar.tag);
     const char *key = (const char *)event->data.scalar.value;
-    const struct yaml_node *twin = yaml_member(map, key);
+    const struct yaml_node *twin = config_yaml_member(map, key);
     if (strlen(key) != event->data.scalar.length) {
         complain(r, at, "a key must not hold a NUL");
         return false;
@@ -257,7 +257,7 @@ static bool read_document(struct reading *r, struct yaml_node *root)
     return good && seen;
 }
 
-int yaml_read(struct span text, const char *file, struct yaml_node **ret, struct config_complaints *complaints)
+int config_yaml_read(struct span text, const char *file, struct yaml_node **ret, struct config_complaints *complaints)
 {
     struct reading r = {.file = file, .complaints = complaints};
     struct yaml_node *root = calloc(1, sizeof(*root));
@@ -270,7 +270,7 @@ int yaml_read(struct span text, const char *file, struct yaml_node **ret, struct
     bool good = read_document(&r, root);
     yaml_parser_delete(&r.parser);
     if (!good || r.bad || r.error != 0) {
-        yaml_free(&root);
+        config_yaml_free(&root);
         return r.error != 0 ? r.error : -EINVAL;
     }
     *ret = root;

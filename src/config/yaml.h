@@ -21,10 +21,10 @@ struct yaml_node {
 };
 
 /* 0 and *ret, -EINVAL with complaints, -ENOMEM. */
-int yaml_read(struct span text, const char *file, struct yaml_node **ret, struct config_complaints *complaints);
-void yaml_free(struct yaml_node **node);
+int config_yaml_read(struct span text, const char *file, struct yaml_node **ret, struct config_complaints *complaints);
+void config_yaml_free(struct yaml_node **node);
 /* The member of a map, or NULL. */
-const struct yaml_node *yaml_member(const struct yaml_node *map, const char *key);
-const char *yaml_kind_name(enum yaml_kind kind); /* "a value", "a list", "a map" */
+const struct yaml_node *config_yaml_member(const struct yaml_node *map, const char *key);
+const char *config_yaml_kind_name(enum yaml_kind kind); /* "a value", "a list", "a map" */
 
 #endif
