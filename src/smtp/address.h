@@ -52,19 +52,11 @@ enum smtp_path_error {
     SMTP_PATH_INVALID_UTF8,
     SMTP_PATH_NULL_REFUSED,
 };
-const char *smtp_path_error_text(enum smtp_path_error error); /* a sentence */
-
 /* "<...>" at the start of in; *ret_used octets were it. A source route "@a,@b:" is checked and left out. */
 enum smtp_path_error smtp_path_parse(struct span in, unsigned flags, struct smtp_path *ret, size_t *ret_used);
 /* The whole of in is local@domain, without brackets. */
 enum smtp_path_error smtp_mailbox_parse(struct span in, unsigned flags, struct smtp_path *ret);
 /* A domain or address literal, whole. utf8: U-labels are good. SMTP_DOMAIN_NONE when it is none. */
 enum smtp_domain_kind smtp_domain_parse(struct span in, bool utf8);
-
-/*
- * xtext (RFC 3461 section 4): 0 and the decoded octets appended to out (which may be NULL to check only), -EINVAL when
- * it is malformed or hides an octet that is not printable ASCII ("+00" and the like), or as buf_append().
- */
-int smtp_xtext_decode(struct span in, struct buf *out);
 
 #endif

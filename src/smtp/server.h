@@ -17,8 +17,9 @@
  *
  * Asking and answering. An asynchronous question (auth_*, data_begin, body_end, and body when it says pause) stops the
  * engine: smtp_server_feed() takes nothing until the answer. The answer may be given inside the callback or any time
- * later; answering never reads input by itself, so no callback but event() is made from an answer. After
- * smtp_server_close() or smtp_server_free() no answer is wanted, and one that comes all the same is dropped.
+ * later. Inside a callback an answer makes no other callback; given later it may make abort(), body(), body_end(),
+ * transaction_end() and event() before it returns. After smtp_server_close() no answer is wanted, and one that comes
+ * all the same is dropped.
  *
  * Memory. An idle session is the structure (see smtp_server_size) and nothing else: a line that is not complete, a SASL
  * exchange and replies not yet written are on the heap while they last. Nothing grows with the number of commands,
@@ -28,8 +29,9 @@
  * in large runs, lines ended with CRLF and dots undone; then exactly one of
  *     body_end()  it is whole: smtp_server_message_result() is its reply
  *     abort()     it will not come to be (fault in it, RSET, EHLO, disconnect, close)
- * abort() is also called when a transaction that has seen data_begin() ends before its first octet; never for a
- * transaction that has not seen data_begin() (transaction_end() tells of those too).
+ * After body_end() there is no abort(): when the client goes away before the result, the message stands or falls with
+ * the owner alone. abort() is also called when a transaction that has seen data_begin() ends before its first octet;
+ * never for a transaction that has not seen data_begin() (transaction_end() tells of those too).
  */
 #ifndef KIDOBAN_SMTP_SERVER_H
 #define KIDOBAN_SMTP_SERVER_H
@@ -69,7 +71,7 @@ struct smtp_server_limits {
     uint32_t auth_line_max;     /* octets with CRLF; RFC 4954 section 4.5: 12288 */
     uint32_t text_line_max;     /* octets without CRLF; RFC 5321 4.5.3.1.6: 998; 0: no limit */
     uint32_t header_max;        /* octets before the first empty line */
-    uint32_t commands_max;      /* a session; 421 after */
+    uint32_t commands_max;      /* since the session began or its last accepted message; 421 after */
     uint32_t bad_commands_max;  /* a session: unknown, malformed or out of order; 421 after */
     uint32_t auth_failures_max; /* a session; 421 after */
     uint32_t bdat_small;        /* a chunk of fewer octets that is not LAST is small */
