@@ -1,0 +1,83 @@
+/*
+ * cli.h: the inside of kidoban(1). main.c has the table of verbs; each verb reads its own options, asks the owner of
+ * the fact over its unix socket, and prints a table for people or JSON for programs.
+ */
+#ifndef KIDOBAN_CLI_CLI_H
+#define KIDOBAN_CLI_CLI_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <sysexits.h>
+
+#include "config/config.h"
+
+/* What every verb may be given, taken out of its arguments before it runs. */
+struct cli {
+    const char *program;
+    const char *config_path;
+    struct config *config; /* loaded on first need, see cli_config() */
+    bool json;
+};
+
+struct cli_verb {
+    const char *name; /* "account add" */
+    const char *arguments;
+    const char *help;
+    int (*run)(struct cli *c, int argc, char **argv); /* argv[0] is the first argument behind the verb */
+    const char *options; /* long options, for completion and the manual: "--identity --password-stdin" */
+};
+
+/* The configuration, or NULL after saying why on standard error. */
+const struct config *cli_config(struct cli *c);
+void cli_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+int cli_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* says it, returns EX_USAGE */
+
+/* client.c: asks `owner` ("vault") and gives each line to seen; the last one too, without "done". request is taken. 0,
+ * or an exit status after saying why. seen may be NULL. */
+int cli_ask(struct cli *c, const char *owner, json_t *take_request, void (*seen)(void *arg, json_t *line), void *arg);
+bool cli_answers(struct cli *c, const char *owner); /* does anybody listen there? */
+
+/* table.c */
+struct cli_column {
+    const char *key; /* of the JSON object */
+    const char *title;
+    bool right;
+};
+struct cli_table;
+/* With --json the rows are printed as one JSON array instead. */
+struct cli_table *cli_table_new(const struct cli *c, const struct cli_column *columns, size_t count);
+void cli_table_add(struct cli_table *t, json_t *row);       /* borrowed */
+void cli_table_end(struct cli_table **t);                   /* prints and frees */
+void cli_print_object(const struct cli *c, json_t *object); /* key and value a line, or JSON */
+
+/* account.c, queue.c, trace.c, spool.c, house.c */
+int cli_account_add(struct cli *c, int argc, char **argv);
+int cli_account_passwd(struct cli *c, int argc, char **argv);
+int cli_account_show(struct cli *c, int argc, char **argv);
+int cli_account_list(struct cli *c, int argc, char **argv);
+int cli_account_suspend(struct cli *c, int argc, char **argv);
+int cli_account_resume(struct cli *c, int argc, char **argv);
+int cli_account_remove(struct cli *c, int argc, char **argv);
+int cli_account_identity(struct cli *c, int argc, char **argv);
+int cli_account_certificate(struct cli *c, int argc, char **argv);
+int cli_app_password_add(struct cli *c, int argc, char **argv);
+int cli_app_password_list(struct cli *c, int argc, char **argv);
+int cli_app_password_revoke(struct cli *c, int argc, char **argv);
+int cli_audit(struct cli *c, int argc, char **argv);
+int cli_limits(struct cli *c, int argc, char **argv);
+int cli_queue_list(struct cli *c, int argc, char **argv);
+int cli_queue_show(struct cli *c, int argc, char **argv);
+int cli_queue_hold(struct cli *c, int argc, char **argv);
+int cli_queue_release(struct cli *c, int argc, char **argv);
+int cli_queue_retry(struct cli *c, int argc, char **argv);
+int cli_queue_remove(struct cli *c, int argc, char **argv);
+int cli_trace(struct cli *c, int argc, char **argv);
+int cli_spool_verify(struct cli *c, int argc, char **argv);
+int cli_spool_export(struct cli *c, int argc, char **argv);
+int cli_check(struct cli *c, int argc, char **argv);
+int cli_status(struct cli *c, int argc, char **argv);
+int cli_reload(struct cli *c, int argc, char **argv);
+int cli_upgrade(struct cli *c, int argc, char **argv);
+int cli_version(struct cli *c, int argc, char **argv);
+
+#endif
