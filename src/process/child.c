@@ -339,7 +339,7 @@ int child_run(enum master_role role, uint32_t instance, const struct child_ops *
 {
     static struct child_frame frame; /* one a process */
     struct child_frame *f = &frame;
-    uv_loop_t loop;
+    static uv_loop_t loop;
     (void)umask(077);
     (void)signal(SIGPIPE, SIG_IGN);
     log_open(master_role_name(role), LOG_LEVEL_INFO, -1);

@@ -665,7 +665,7 @@ void stream_remote(const struct stream *s, struct net_address *ret)
 void stream_tls_text(const struct stream *s, char *text, size_t size)
 {
     text[0] = '\0';
-    if (s->state == STREAM_TLS) {
+    if (s->ssl != NULL && SSL_is_init_finished(s->ssl)) {
         (void)snprintf(text, size, "%s %s", SSL_get_version(s->ssl), SSL_get_cipher_name(s->ssl));
     }
 }
