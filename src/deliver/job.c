@@ -84,6 +84,13 @@ size_t files_count(const struct files *f)
     return HASH_COUNT(f->table);
 }
 
+static size_t memory;
+
+size_t job_memory(void)
+{
+    return memory;
+}
+
 /* Room behind the structure: recipients, settled, the payload's copy. */
 static size_t job_size(size_t recipients, size_t payload)
 {
@@ -124,6 +131,7 @@ static int job_make(uint64_t id, struct span payload, const struct deliver_job *
         r->orcpt.ptr = r->orcpt.len > 0 ? copy + (r->orcpt.ptr - payload.ptr) : NULL;
     }
     file->holders++;
+    memory += size;
     *ret_job = j;
     return 0;
 }
@@ -144,6 +152,7 @@ void job_free(struct job **jp)
     struct job *j = *jp;
     *jp = NULL;
     if (j != NULL) {
+        memory -= j->octets;
         file_drop(j->file);
         free(j);
     }
@@ -161,7 +170,7 @@ int job_read(const struct job *j, uint64_t at, void *room, size_t len)
             continue;
         }
         if (n <= 0) {
-            return n == 0 ? -EIO : -errno;
+            return n == 0 ? -EBADMSG : -errno;
         }
         done += (size_t)n;
     }

@@ -37,8 +37,10 @@ struct job {
 /* 0 and *ret_job; -EBADMSG: the payload does not decode; -ENOENT: no such file; -ENOMEM. */
 int job_new(uint64_t id, struct span payload, struct files *files, struct job **ret_job);
 void job_free(struct job **j);
+size_t job_memory(void); /* octets of all jobs there are */
 
-/* Reads len octets of the message from position at. 0, -EIO when the file ends before, or -errno. Blocks for a disk. */
+/* Reads len octets of the message from position at. 0, -EBADMSG when the file ends before, or -errno. Blocks for a
+ * disk. */
 int job_read(const struct job *j, uint64_t at, void *room, size_t len);
 
 #endif

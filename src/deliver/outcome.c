@@ -3,8 +3,7 @@
 #include <assert.h>
 #include <string.h>
 
-#define RESULTS_A_FRAME 300 /* with the longest text still within FRAME_PAYLOAD_MAX */
-_Static_assert(RESULTS_A_FRAME *(DELIVER_TEXT_MAX + 16) < FRAME_PAYLOAD_MAX - 1024, "an OUTCOME fits into a frame");
+_Static_assert(OUTCOME_RESULTS_MAX *(DELIVER_TEXT_MAX + 16) < FRAME_PAYLOAD_MAX - 1024, "an OUTCOME fits into a frame");
 
 /* The length of the UTF-8 character at the start, 0 when there is none (RFC 3629: no overlong, no surrogates). */
 static size_t utf8_length(struct span in)
@@ -57,78 +56,78 @@ size_t outcome_text_clean(struct span text, char out[static DELIVER_TEXT_MAX])
     return n;
 }
 
-static void settle(struct job *j, size_t recipient)
+void outcome_flush(struct outcome_sink *sink)
 {
-    assert(!j->settled[recipient]);
-    j->settled[recipient] = true;
-    j->open--;
-}
-
-static void count(struct outcome_sink *sink, enum deliver_result result, uint64_t recipients)
-{
-    sink->delivered += result == DELIVER_DELIVERED ? recipients : 0;
-    sink->temporary += result == DELIVER_TEMPORARY ? recipients : 0;
-    sink->permanent += result == DELIVER_PERMANENT ? recipients : 0;
-    sink->damaged += result == DELIVER_DAMAGED ? recipients : 0;
-}
-
-static void send_results(struct outcome_sink *sink, struct job *j, const struct outcome_peer *peer,
-                         const struct outcome_said *said, struct deliver_recipient_result *results, size_t n)
-{
-    struct deliver_outcome m = {.remote = peer->remote, .address = peer->address, .tls = peer->tls};
-    count(sink, said->result, n);
-    for (size_t at = 0; at < n; at += RESULTS_A_FRAME) {
-        m.results = results + at;
-        m.results_count = (uint16_t)(n - at < RESULTS_A_FRAME ? n - at : RESULTS_A_FRAME);
-        sink->send(sink->arg, j, &m);
+    if (sink->count == 0) {
+        return;
     }
+    struct deliver_outcome m = {.remote = sink->peer.remote,
+                                .address = sink->peer.address,
+                                .tls = sink->peer.tls,
+                                .results_count = (uint16_t)sink->count,
+                                .results = sink->results};
+    sink->count = 0;
+    sink->send(sink->arg, sink->id, sink->generation, &m);
 }
 
-static struct deliver_recipient_result result_make(const struct job *j, size_t recipient,
-                                                   const struct outcome_said *said, struct span text)
+static bool said_alike(const struct outcome_said *a, const struct outcome_said *b)
 {
-    struct deliver_recipient_result r = {.number = j->wire.envelope.recipients[recipient].number,
-                                         .result = (uint8_t)said->result,
-                                         .code = said->code,
-                                         .text = text};
-    memcpy(r.enhanced, said->enhanced, sizeof(r.enhanced));
-    return r;
+    return a->result == b->result && a->code == b->code && memcmp(a->enhanced, b->enhanced, 3) == 0 &&
+           span_eq(a->text, b->text);
+}
+
+/* Opens a frame for what was said, or goes on with the one that is open. */
+static void frame_for(struct outcome_sink *sink, const struct job *j, const struct outcome_peer *peer,
+                      const struct outcome_said *said)
+{
+    char clean[DELIVER_TEXT_MAX];
+    struct outcome_said cleaned = *said;
+    cleaned.text = (struct span){(const uint8_t *)clean, outcome_text_clean(said->text, clean)};
+    if (sink->count > 0 && sink->count < OUTCOME_RESULTS_MAX && sink->id == j->id &&
+        sink->generation == j->generation && said_alike(&sink->said, &cleaned)) {
+        return;
+    }
+    outcome_flush(sink);
+    memcpy(sink->text, clean, cleaned.text.len);
+    cleaned.text.ptr = (const uint8_t *)sink->text;
+    sink->id = j->id;
+    sink->generation = j->generation;
+    sink->peer = *peer;
+    sink->said = cleaned;
 }
 
 void outcome_one(struct outcome_sink *sink, struct job *j, size_t recipient, const struct outcome_peer *peer,
                  const struct outcome_said *said)
 {
-    char clean[DELIVER_TEXT_MAX];
-    struct span text = {(const uint8_t *)clean, outcome_text_clean(said->text, clean)};
-    struct deliver_recipient_result r = result_make(j, recipient, said, text);
-    settle(j, recipient);
-    send_results(sink, j, peer, said, &r, 1);
+    assert(!j->settled[recipient]);
+    frame_for(sink, j, peer, said);
+    struct deliver_recipient_result *r = &sink->results[sink->count++];
+    *r = (struct deliver_recipient_result){.number = j->wire.envelope.recipients[recipient].number,
+                                           .result = (uint8_t)said->result,
+                                           .code = said->code,
+                                           .text = sink->said.text};
+    memcpy(r->enhanced, said->enhanced, sizeof(r->enhanced));
+    j->settled[recipient] = true;
+    j->open--;
+    sink->counts[said->result]++;
 }
 
 void outcome_rest(struct outcome_sink *sink, struct job *j, const struct outcome_peer *peer,
                   const struct outcome_said *said)
 {
-    static struct deliver_recipient_result results[ENVELOPE_RECIPIENTS_MAX];
-    char clean[DELIVER_TEXT_MAX];
-    struct span text = {(const uint8_t *)clean, outcome_text_clean(said->text, clean)};
-    size_t n = 0;
     for (size_t i = 0; i < j->wire.envelope.recipients_count; i++) {
         if (!j->settled[i]) {
-            settle(j, i);
-            results[n++] = result_make(j, i, said, text);
+            outcome_one(sink, j, i, peer, said);
         }
-    }
-    if (n > 0) {
-        send_results(sink, j, peer, said, results, n);
     }
 }
 
-void outcome_rest_refused(struct outcome_sink *sink, struct job *j, const struct outcome_peer *peer,
-                          const struct refusal *why)
+void outcome_rest_refused(struct outcome_sink *sink, struct job *j, const struct refusal *why)
 {
     struct outcome_said said = {.result = why->permanent ? DELIVER_PERMANENT : DELIVER_TEMPORARY,
                                 .code = why->code,
                                 .text = span_str(why->words)};
     memcpy(said.enhanced, why->enhanced, sizeof(said.enhanced));
-    outcome_rest(sink, j, peer, &said);
+    outcome_rest(sink, j, &(struct outcome_peer){0}, &said);
+    outcome_flush(sink);
 }

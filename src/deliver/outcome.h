@@ -1,6 +1,9 @@
 /*
  * outcome.h: what became of recipients, as OUTCOME frames to the spool. Each recipient of a job is settled once; what
  * is said twice is a bug of ours and asserted. Words of next hops are made one printable line here.
+ *
+ * Results that follow one another with the same words for the same job leave in one frame: outcome_flush() after each
+ * event of a connection.
  */
 #ifndef KIDOBAN_DELIVER_OUTCOME_H
 #define KIDOBAN_DELIVER_OUTCOME_H
@@ -8,12 +11,7 @@
 #include "deliver/book.h"
 #include "deliver/job.h"
 
-struct outcome_sink {
-    /* Gets the frame's content; views are valid during the call. */
-    void (*send)(void *arg, const struct job *j, const struct deliver_outcome *m);
-    void *arg;
-    uint64_t delivered, temporary, permanent, damaged; /* recipients, for the status */
-};
+#define OUTCOME_RESULTS_MAX 300 /* in a frame: with the longest text still within FRAME_PAYLOAD_MAX */
 
 /* Whom we talked to; all may be empty. */
 struct outcome_peer {
@@ -27,13 +25,29 @@ struct outcome_said {
     struct span text;
 };
 
+struct outcome_sink {
+    /* Gets a frame's content for the message with that id; views are valid during the call. */
+    void (*send)(void *arg, uint64_t id, uint64_t generation, const struct deliver_outcome *m);
+    void *arg;
+    uint64_t counts[DELIVER_DAMAGED + 1]; /* recipients by result, for the status */
+    /* Not yet sent. */
+    uint64_t id, generation;
+    struct outcome_peer peer; /* views; flush before they die */
+    struct outcome_said said; /* its text is `text` */
+    char text[DELIVER_TEXT_MAX];
+    size_t count;
+    struct deliver_recipient_result results[OUTCOME_RESULTS_MAX];
+};
+
+/* peer's views must live until the flush. */
 void outcome_one(struct outcome_sink *sink, struct job *j, size_t recipient, const struct outcome_peer *peer,
                  const struct outcome_said *said);
 /* The same for all that are still open. */
 void outcome_rest(struct outcome_sink *sink, struct job *j, const struct outcome_peer *peer,
                   const struct outcome_said *said);
-void outcome_rest_refused(struct outcome_sink *sink, struct job *j, const struct outcome_peer *peer,
-                          const struct refusal *why);
+void outcome_flush(struct outcome_sink *sink);
+/* All that are open, with our or an earlier host's words, from no one in particular; flushed. */
+void outcome_rest_refused(struct outcome_sink *sink, struct job *j, const struct refusal *why);
 
 /* Control octets become spaces, what is no UTF-8 '?'; at most DELIVER_TEXT_MAX octets, never half a character. The
  * length. */

@@ -28,8 +28,9 @@ struct resolver {
     uv_poll_t poll;
     uv_timer_t tick;
     struct resolver_query *first, *last;
+    size_t holders;
     size_t listening; /* queries with done */
-    bool released, closing;
+    bool closing;
     int handles;
 };
 
@@ -50,7 +51,7 @@ static void handle_closed(uv_handle_t *h)
 
 static void close_if_unused(struct resolver *r)
 {
-    if (!r->released || r->listening > 0 || r->closing) {
+    if (r->holders > 0 || r->listening > 0 || r->closing) {
         return;
     }
     r->closing = true;
@@ -58,12 +59,18 @@ static void close_if_unused(struct resolver *r)
     uv_close((uv_handle_t *)&r->tick, handle_closed);
 }
 
-void resolver_release(struct resolver **rp)
+struct resolver *resolver_hold(struct resolver *r)
+{
+    r->holders++;
+    return r;
+}
+
+void resolver_drop(struct resolver **rp)
 {
     struct resolver *r = *rp;
     *rp = NULL;
     if (r != NULL) {
-        r->released = true;
+        r->holders--;
         close_if_unused(r);
     }
 }
@@ -222,6 +229,7 @@ struct resolver *resolver_new(uv_loop_t *loop, const struct resolver_settings *s
         return NULL;
     }
     r->ctx = ctx;
+    r->holders = 1;
     r->handles = 2;
     (void)uv_timer_init(loop, &r->tick);
     r->poll.data = r->tick.data = r;

@@ -45,8 +45,9 @@ typedef void (*resolver_done)(void *arg, const struct resolver_answer *answer);
 
 /* Reads the trust anchor file: call where it may be read. NULL after *ret_why was set (static words). */
 struct resolver *resolver_new(uv_loop_t *loop, const struct resolver_settings *settings, const char **ret_why);
-/* Nothing new may be asked. It goes when the last question has been answered or cancelled. */
-void resolver_release(struct resolver **r);
+struct resolver *resolver_hold(struct resolver *r);
+/* The last holder may ask nothing any more; it goes when the last question has been answered or cancelled. */
+void resolver_drop(struct resolver **r);
 
 /* name: text in ASCII. NULL when it cannot be asked (out of memory, or libunbound refuses). */
 struct resolver_query *resolver_ask(struct resolver *r, const char *name, enum dns_type type, resolver_done done,

@@ -1,0 +1,36 @@
+/*
+ * relay.h: the heart of deliver without the process around it: jobs in, outcomes out. process.c feeds it from the
+ * spool's channel; the tests feed it by hand.
+ *
+ * A destination is what shares a queue: a domain (by MX) or a whole route (smart host, LMTP). It lives while it has
+ * jobs or connections. Merging domains that have the same mail hosts into one destination has its place in
+ * destination.c, where the hosts become known.
+ */
+#ifndef KIDOBAN_DELIVER_RELAY_H
+#define KIDOBAN_DELIVER_RELAY_H
+
+#include "deliver/settings.h"
+
+struct relay;
+
+/* sink is borrowed for the life of the relay. NULL: out of memory. */
+struct relay *relay_new(uv_loop_t *loop, struct outcome_sink *sink, struct settings *take);
+/* For all that begins from now on; jobs that wait go by the new routes. */
+void relay_reload(struct relay *r, struct settings *take);
+const struct settings *relay_settings(const struct relay *r);
+
+/* Takes the job. Its outcomes follow, now or later. */
+void relay_job(struct relay *r, struct job *take);
+/* The channel that brought the jobs is gone: nobody waits for them. Only transactions in their last breath go on. */
+void relay_forget_jobs(struct relay *r);
+/* Nothing new is begun; idle connections quit; done(arg) when the last one is gone, from the loop or at once. Jobs not
+ * begun are dropped: they have no outcome. */
+void relay_stop(struct relay *r, void (*done)(void *arg), void *arg);
+void relay_free(struct relay **r); /* after relay_stop()'s done */
+
+struct relay_figures {
+    size_t destinations, connections, idle, waiting;
+};
+void relay_figures(const struct relay *r, struct relay_figures *ret);
+
+#endif
