@@ -211,7 +211,7 @@ static int take_literal(struct cursor *c, struct message_mailbox *ret, size_t st
     if (!take(c, '[') || !domain_put(ret, start, '[')) {
         return -1;
     }
-    while (c->p < c->end && *c->p > 32 && *c->p < 127 && *c->p != '[' && *c->p != ']' && *c->p != '\\') {
+    while (c->p<c->end && * c->p> 32 && *c->p < 127 && *c->p != '[' && *c->p != ']' && *c->p != '\\') {
         if (!domain_put(ret, start, *c->p++)) {
             return -1;
         }

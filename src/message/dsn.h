@@ -28,7 +28,7 @@ enum message_dsn_action {
 
 struct message_dsn_recipient {
     struct span address; /* final recipient, as it was tried */
-    struct span orcpt;   /* addr-type;xtext as on the wire; may be empty: then the address stands in (RFC 3464 2.3.1) */
+    struct span orcpt;   /* addr-type;xtext as on the wire; may be empty */
     enum message_dsn_action action;
     uint8_t status[3];        /* enhanced code; {0}: made from action and code */
     struct span remote;       /* host name of the next hop; may be empty */

@@ -60,7 +60,7 @@ size_t message_header_length(struct span octets);
 
 struct message_header {
     size_t fields;
-    size_t fields_len; /* octets of them: where the empty line is, if there is one */
+    size_t fields_len;                   /* octets of them: where the empty line is, if there is one */
     size_t malformed;                    /* lines that are no field */
     struct span malformed_first;         /* the first of them; empty when none */
     uint16_t count[MESSAGE_FIELD_COUNT]; /* of each kind; stops at 65535 */

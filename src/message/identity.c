@@ -8,7 +8,7 @@
 
 /* A mailbox as it is compared. */
 struct key {
-    bool every; /* a pattern's "every mailbox of the domain" */
+    bool every;                        /* a pattern's "every mailbox of the domain" */
     char local[3 * MESSAGE_LOCAL_MAX]; /* NFC grows UTF-8 at most threefold */
     size_t local_len;
     char domain[MESSAGE_DOMAIN_MAX + 1];
@@ -88,8 +88,7 @@ static bool key_domain(struct key *key, struct span domain)
 static bool key_of_mailbox(struct span mailbox, struct key *key)
 {
     struct message_mailbox m;
-    return message_mailbox_parse(mailbox, &m) == 0 && key_local(key, m.local, m.local_len) &&
-           key_domain(key, m.domain);
+    return message_mailbox_parse(mailbox, &m) == 0 && key_local(key, m.local, m.local_len) && key_domain(key, m.domain);
 }
 
 static bool key_of_pattern(struct span pattern, struct key *key)

@@ -44,8 +44,9 @@ static bool form_is_wrong(const struct message_header *h, const struct message_s
                        line);
     }
     if (h->has_8bit && !m->smtputf8) {
-        return refusal(ret, 550, 6, 7, "The header section has 8-bit octets, and MAIL did not say SMTPUTF8: encode "
-                                       "them (RFC 2047), or send with SMTPUTF8");
+        return refusal(ret, 550, 6, 7,
+                       "The header section has 8-bit octets, and MAIL did not say SMTPUTF8: encode "
+                       "them (RFC 2047), or send with SMTPUTF8");
     }
     if (h->invalid_utf8) {
         return refusal(ret, 550, 6, 7, "The header section has 8-bit octets that are not UTF-8 (RFC 6532)");
@@ -71,8 +72,8 @@ static bool mailbox_is_foreign(const struct message_mailbox *mailbox, const char
                    ret->address, name);
 }
 
-static bool field_is_wrong(const struct message_header *h, enum message_field_id id,
-                           const struct message_submission *m, struct message_submission_result *ret)
+static bool field_is_wrong(const struct message_header *h, enum message_field_id id, const struct message_submission *m,
+                           struct message_submission_result *ret)
 {
     const char *name = message_field_name(id);
     struct message_address_list list;
@@ -87,8 +88,9 @@ static bool field_is_wrong(const struct message_header *h, enum message_field_id
         }
     }
     if (r < 0) {
-        return refusal(ret, 550, 6, 0, "The field %s is no list of addresses (RFC 5322 section 3.4); a display name "
-                                       "with \"@\", \",\" or the like must stand in quotes",
+        return refusal(ret, 550, 6, 0,
+                       "The field %s is no list of addresses (RFC 5322 section 3.4); a display name "
+                       "with \"@\", \",\" or the like must stand in quotes",
                        name);
     }
     return mailboxes == 0 && refusal(ret, 550, 6, 0, "The field %s has no address", name);
