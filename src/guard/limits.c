@@ -11,7 +11,7 @@
 #define uthash_fatal(msg) abort()
 #include <uthash.h>
 
-#define SECOND_NS UINT64_C(1000000000)
+#define MS_NS UINT64_C(1000000)
 
 struct rule {
     struct limit limit;
@@ -81,7 +81,7 @@ void limits_free(struct limits **lp)
 
 static int rule_init(struct rule *r, const struct limit *limit)
 {
-    if (limit->window_s > GCRA_WINDOW_MAX_NS / SECOND_NS || limit->name[0] == '\0' ||
+    if (limit->window_ms > GCRA_WINDOW_MAX_NS / MS_NS || limit->name[0] == '\0' ||
         (limit->action != GUARD_DEFER && limit->action != GUARD_REJECT && limit->action != GUARD_HOLD) ||
         (limit->subject == LIMIT_NETWORK &&
          (limit->v4_bits == 0 || limit->v4_bits > 32 || limit->v6_bits == 0 || limit->v6_bits > 128))) {
@@ -89,8 +89,8 @@ static int rule_init(struct rule *r, const struct limit *limit)
     }
     r->limit = *limit;
     r->limit.name[LIMITS_NAME_MAX] = '\0';
-    (void)snprintf(r->key_name, sizeof(r->key_name), "%s/%" PRIu64, r->limit.name, limit->window_s);
-    return gcra_init(&r->gcra, limit->amount, limit->window_s * SECOND_NS);
+    (void)snprintf(r->key_name, sizeof(r->key_name), "%s/%" PRIu64, r->limit.name, limit->window_ms);
+    return gcra_init(&r->gcra, limit->amount, limit->window_ms * MS_NS);
 }
 
 int limits_configure(struct limits *l, const struct limit *list, size_t count, const char *help_url, size_t *ret_bad)
@@ -184,20 +184,23 @@ static void subject_text(const struct rule *r, struct span account, const struct
     }
 }
 
-static void window_text(uint64_t s, char *text, size_t size)
+static void window_text(uint64_t ms, char *text, size_t size)
 {
     static const struct {
-        uint64_t s;
+        uint64_t ms;
         const char *one, *many;
-    } units[] = {
-        {86400, "a day", "days"}, {3600, "an hour", "hours"}, {60, "a minute", "minutes"}, {1, "a second", "seconds"}};
+    } units[] = {{86400000, "a day", "days"},
+                 {3600000, "an hour", "hours"},
+                 {60000, "a minute", "minutes"},
+                 {1000, "a second", "seconds"},
+                 {1, "a millisecond", "milliseconds"}};
     for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
-        if (s == units[i].s) {
+        if (ms == units[i].ms) {
             (void)snprintf(text, size, "%s", units[i].one);
             return;
         }
-        if (s % units[i].s == 0) {
-            (void)snprintf(text, size, "in %" PRIu64 " %s", s / units[i].s, units[i].many);
+        if (ms % units[i].ms == 0) {
+            (void)snprintf(text, size, "in %" PRIu64 " %s", ms / units[i].ms, units[i].many);
             return;
         }
     }
@@ -224,7 +227,7 @@ static void refusal_text(const struct limits *l, const struct question *qn, cons
     const struct limit *limit = &qn->rule->limit;
     char subject[160], window[48], when[32];
     subject_text(qn->rule, q->account, &q->peer, subject, sizeof(subject));
-    window_text(limit->window_s, window, sizeof(window));
+    window_text(limit->window_ms, window, sizeof(window));
     time_text(to_wall_ms(qn->answer.free_at_ns, now), when);
     const char *unit = limit->unit == LIMIT_MESSAGES ? "message" : "recipient", *plural = limit->amount == 1 ? "" : "s";
     bool link = l->help_url[0] != '\0';

@@ -32,7 +32,7 @@ struct limit {
     enum limit_unit unit;
     uint8_t v4_bits, v6_bits; /* LIMIT_NETWORK: 1..32, 1..128 */
     uint64_t amount;
-    uint64_t window_s;
+    uint64_t window_ms;
     enum guard_verdict action; /* GUARD_DEFER, GUARD_REJECT or GUARD_HOLD */
 };
 

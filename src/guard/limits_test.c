@@ -63,13 +63,13 @@ static const struct limit four[] = {
      .subject = LIMIT_ACCOUNT,
      .unit = LIMIT_RECIPIENTS,
      .amount = 20,
-     .window_s = 3600,
+     .window_ms = 3600000,
      .action = GUARD_DEFER},
     {.name = "account-day",
      .subject = LIMIT_ACCOUNT,
      .unit = LIMIT_MESSAGES,
      .amount = 30,
-     .window_s = 86400,
+     .window_ms = 86400000,
      .action = GUARD_REJECT},
     {.name = "network",
      .subject = LIMIT_NETWORK,
@@ -77,13 +77,13 @@ static const struct limit four[] = {
      .v4_bits = 32,
      .v6_bits = 64,
      .amount = 25,
-     .window_s = 600,
+     .window_ms = 600000,
      .action = GUARD_DEFER},
     {.name = "watch",
      .subject = LIMIT_ACCOUNT,
      .unit = LIMIT_MESSAGES,
      .amount = 5,
-     .window_s = 60,
+     .window_ms = 60000,
      .action = GUARD_HOLD},
 };
 
@@ -240,8 +240,8 @@ static void test_configure(void **state)
 {
     struct limit bad_rows[] = {four[0], four[0], four[0], four[2], four[2], four[0]};
     bad_rows[0].amount = 0;
-    bad_rows[1].window_s = 0;
-    bad_rows[2].window_s = UINT64_MAX;
+    bad_rows[1].window_ms = 0000;
+    bad_rows[2].window_ms = UINT64_MAX;
     bad_rows[3].v6_bits = 129;
     bad_rows[4].v4_bits = 0;
     bad_rows[5].action = GUARD_PASS;

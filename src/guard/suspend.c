@@ -207,7 +207,7 @@ void suspend_close(struct suspend **sp)
 }
 
 /* What jansson can write is UTF-8; control octets would break a reply line. */
-static bool reason_is_permitted(struct span reason)
+bool suspend_reason_is_permitted(struct span reason)
 {
     if (reason.len == 0 || reason.len > SUSPEND_REASON_MAX) {
         return false;
@@ -226,7 +226,7 @@ static bool reason_is_permitted(struct span reason)
 int suspend_add(struct suspend *s, struct span account, struct span reason, const char *by, uint64_t wall_ms)
 {
     char name[ACCOUNT_NAME_MAX + 1];
-    if (account_name_normalise(account, name) < 0 || !reason_is_permitted(reason)) {
+    if (account_name_normalise(account, name) < 0 || !suspend_reason_is_permitted(reason)) {
         return -EINVAL;
     }
     struct entry *old = find(s, name);
@@ -311,14 +311,14 @@ static void time_text(uint64_t wall_ms, char *text, size_t size)
     }
 }
 
-int audit_append(struct suspend *s, const char *act, const char *account, struct span reason, const char *by,
+int audit_append(struct suspend *s, const char *what, const char *account, struct span reason, const char *by,
                  unsigned uid, uint64_t wall_ms)
 {
     char when[32];
     time_text(wall_ms, when, sizeof(when));
     json_t *words = json_stringn(reason.len > 0 ? (const char *)reason.ptr : "", reason.len);
     json_t *line = words != NULL ? json_pack("{s:s,s:s,s:I,s:s,s:s,s:O}", "time", when, "by", by, "uid",
-                                             (json_int_t)uid, "act", act, "account", account, "reason", words)
+                                             (json_int_t)uid, "what", what, "account", account, "reason", words)
                                  : NULL;
     char *text = line != NULL ? json_dumps(line, JSON_COMPACT) : NULL;
     int r = text != NULL ? 0 : -ENOMEM;

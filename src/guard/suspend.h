@@ -29,6 +29,8 @@ struct suspend;
 int suspend_open(int directory_fd, struct suspend **ret);
 void suspend_close(struct suspend **s);
 
+/* One line of UTF-8, not empty, not too long: it is told to the user. */
+bool suspend_reason_is_permitted(struct span reason);
 /* 0; -EEXIST (the same words stand already); -EINVAL: no name, reason empty, too long or not UTF-8; -E2BIG; -errno of
  * the disk: nothing has changed. A second suspension replaces the words. */
 int suspend_add(struct suspend *s, struct span account, struct span reason, const char *by, uint64_t wall_ms);
@@ -38,8 +40,8 @@ size_t suspend_count(const struct suspend *s);
 /* In order of time. Start with NULL. */
 const struct suspension *suspend_next(const struct suspend *s, const struct suspension *after);
 
-/* Appends {"time","by","uid","act","account","reason"} and syncs. 0 or -errno. */
-int audit_append(struct suspend *s, const char *act, const char *account, struct span reason, const char *by,
+/* Appends {"time","by","uid","what","account","reason"} and syncs. 0 or -errno. */
+int audit_append(struct suspend *s, const char *what, const char *account, struct span reason, const char *by,
                  unsigned uid, uint64_t wall_ms);
 /* The last `count` lines that concern account (NULL: all), oldest first; takes nothing. NULL: cannot be read. */
 json_t *audit_list(struct suspend *s, const char *account, size_t count);

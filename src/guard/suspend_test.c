@@ -155,7 +155,7 @@ static void test_audit(void **state)
     json_t *first = json_array_get(all, 0);
     assert_string_equal(json_string_value(json_object_get(first, "time")), "2026-11-24T12:00:00Z");
     assert_string_equal(json_string_value(json_object_get(first, "reason")), "said \"no\"");
-    assert_string_equal(json_string_value(json_object_get(json_array_get(one, 0), "act")), "resume");
+    assert_string_equal(json_string_value(json_object_get(json_array_get(one, 0), "what")), "resume");
     assert_int_equal(json_integer_value(json_object_get(json_array_get(one, 0), "uid")), 1000);
     json_decref(all);
     json_decref(one);

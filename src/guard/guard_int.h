@@ -1,0 +1,42 @@
+/* guard_int.h: what the files of the guard's process share. */
+#ifndef KIDOBAN_GUARD_GUARD_INT_H
+#define KIDOBAN_GUARD_GUARD_INT_H
+
+#include "guard/limits.h"
+#include "guard/suspend.h"
+#include "process/child.h"
+#include "process/control.h"
+
+#define GUARD_TABLE_FILE "limits.table"
+#define GUARD_SLOTS_MAX  (UINT64_C(1) << 22) /* 256 MiB, four million senders at once */
+
+struct guard_peer {
+    struct guard_process *guard;
+    enum master_role role;
+    uint32_t instance;
+    struct channel *channel;
+    struct guard_peer *next;
+};
+
+struct guard_process {
+    struct child *child;
+    struct table *table;
+    struct limits *limits;
+    struct suspend *suspend;
+    struct control *control;
+    struct guard_peer *peers;
+    uint8_t boot_id[16];
+    uv_timer_t grace;
+    struct {
+        uint64_t checks, deferred, rejected, held, suspended, refunds;
+    } figures;
+};
+
+extern const struct control_verb guard_verbs[];
+
+struct limits_moment guard_moment(const struct guard_process *g);
+/* To submit, vault and spool. */
+void guard_push(struct guard_process *g, enum guard_type type, const char *account, const char *words);
+void guard_figures(const struct guard_process *g, json_t *into);
+
+#endif
