@@ -532,6 +532,10 @@ int message_dsn_compose(const struct message_dsn *dsn, struct buf *out, struct m
     char boundary[BOUNDARY_MAX];
     struct writer w = {.out = out, .utf8 = needs_utf8(dsn)};
     size_t before = out->len;
+    struct span original = returned(dsn);
+    if (!choose_boundary(dsn, original, boundary)) {
+        original.len = 0;
+    }
     *ret = (struct message_dsn_result){.has_8bit = w.utf8 || has_8bit(original), .smtputf8 = has_8bit(dsn->sender)};
     put_top(&w, dsn, boundary, ret->has_8bit);
     put_f(&w, "\r\n--%s\r\n", boundary);
