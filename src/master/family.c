@@ -274,6 +274,9 @@ static void start(struct relative *r)
         (void)channel_send(r->channel, MASTER_LISTENER, 0, (struct span){(const uint8_t *)&index, sizeof(index)},
                            m->control_fds[r->role]);
     }
+    if (r->role == ROLE_SUBMIT) {
+        (void)channel_send(r->channel, MASTER_SHARED, 0, (struct span){0}, m->shared_fd);
+    }
     (void)channel_send(r->channel, MASTER_START, 0, (struct span){0}, -1);
     tie_all(r);
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -362,6 +363,17 @@ int ground_memfd(const char *name, struct span text)
         done += (size_t)n;
     }
     (void)fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL);
+    return fd;
+}
+
+int ground_shared(void)
+{
+    uint64_t seed[2];
+    int fd = memfd_create("shared", MFD_CLOEXEC);
+    if (fd < 0 || ftruncate(fd, MASTER_SHARED_SIZE) != 0 || getrandom(seed, sizeof(seed), 0) != (ssize_t)sizeof(seed) ||
+        pwrite(fd, seed, sizeof(seed), 0) != (ssize_t)sizeof(seed)) {
+        return -errno;
+    }
     return fd;
 }
 

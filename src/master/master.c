@@ -556,6 +556,8 @@ static int start(struct master *m)
     r = r == 0 ? ground_prepare(m) : r;
     m->config = NULL; /* take() frees the old one */
     r = r == 0 ? take(m, config, buf_span(&text)) : r;
+    m->shared_fd = ground_shared();
+    r = r == 0 && m->shared_fd < 0 ? m->shared_fd : r;
     buf_fini(&text);
     if (r == 0) {
         m->control = control_new(&m->loop, m->control_fds[ROLE_MASTER], verbs, m);

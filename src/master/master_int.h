@@ -63,6 +63,7 @@ struct master {
     int control_fds[ROLE_COUNT];
     int directory_fds[ROLE_COUNT];
     int event_fd, lock_fd;
+    int shared_fd; /* memory of all submits */
     struct control *control;
     struct relative family[FAMILY_MAX];
     size_t family_count;
@@ -86,6 +87,7 @@ void ground_listeners_free(struct ground_listener *l, size_t count, const struct
 int ground_adopt(struct ground_listener **ret, size_t *ret_count);   /* from the program before an upgrade */
 int ground_hand_over(const struct ground_listener *l, size_t count); /* before exec */
 int ground_event_file(struct master *m); /* opens it, or rotates it when it is too long: 1 when it is another one now */
+int ground_shared(void);                 /* a memfd of MASTER_SHARED_SIZE with random seeds, or -errno */
 int ground_memfd(const char *name, struct span text);
 int ground_read_file(const char *path, size_t max, struct buf *ret);
 

@@ -261,6 +261,10 @@ static int on_frame_kept(struct child_frame *f, const struct frame *fr, struct s
         f->child.directory_fd = fd;
         *ret_kept = true;
         return 0;
+    case MASTER_SHARED:
+        f->child.shared_fd = fd;
+        *ret_kept = true;
+        return 0;
     case MASTER_LISTENER:
         *ret_kept = true;
         return on_listener(f, payload, fd);
@@ -347,7 +351,13 @@ int child_run(enum master_role role, uint32_t instance, const struct child_ops *
         log_fatal("no event loop", ENOMEM);
     }
     *f = (struct child_frame){
-        .child = {.loop = &loop, .role = role, .instance = instance, .directory_fd = -1, .control_fd = -1, .arg = arg},
+        .child = {.loop = &loop,
+                  .role = role,
+                  .instance = instance,
+                  .directory_fd = -1,
+                  .control_fd = -1,
+                  .shared_fd = -1,
+                  .arg = arg},
         .ops = ops,
     };
     (void)uv_prepare_init(&loop, &f->log_flush);

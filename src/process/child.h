@@ -34,6 +34,7 @@ struct child {
     struct config_ref *config; /* now */
     int directory_fd;          /* own state directory, or -1 */
     int control_fd;            /* listening unix socket, or -1 */
+    int shared_fd;             /* submit: memory that all submits share, or -1 */
     bool stopping;
     void *arg; /* the process's own */
 };

@@ -316,6 +316,10 @@ static int on_start(struct child *c)
 {
     struct submit *sb = c->arg;
     sb->child = c;
+    sb->crowd = c->shared_fd >= 0 ? crowd_open(c->shared_fd, c->instance) : NULL;
+    if (sb->crowd == NULL) {
+        return -ENOMEM;
+    }
     sb->minter.worker = c->instance;
     sb->minter.counter = (uint32_t)(clock_mono_ns() >> 4);
     return 0;

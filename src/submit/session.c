@@ -31,9 +31,8 @@ static void session_free(struct session *s)
         s->next->link = s->link;
     }
     sb->sessions_count--;
-    if (s->counted != NULL && --s->counted->sessions == 0) {
-        HASH_DEL(sb->networks, s->counted);
-        free(s->counted);
+    if (s->counted) {
+        crowd_leave(sb->crowd, &s->peer);
     }
     free(s->account);
     free(s->identities);
@@ -400,42 +399,21 @@ void session_cut(struct session *s, uint16_t code, const uint8_t enhanced[3], co
 
 /* The stream's news. */
 
-static bool over_network_limit(struct session *s)
-{
-    struct submit *sb = s->submit;
-    const struct config *c = s->settings->config->config;
-    uint8_t key[16];
-    memcpy(key, s->peer.bytes, sizeof(key));
-    if (!net_address_is_v4(&s->peer)) {
-        memset(key + 8, 0, 8); /* a /64 is one subscriber */
-    }
-    struct network_count *n = NULL;
-    HASH_FIND(hh, sb->networks, key, sizeof(key), n);
-    if (n == NULL) {
-        n = calloc(1, sizeof(*n));
-        if (n == NULL) {
-            return true;
-        }
-        memcpy(n->prefix, key, sizeof(key));
-        HASH_ADD(hh, sb->networks, prefix, sizeof(n->prefix), n);
-    }
-    n->sessions++;
-    s->counted = n;
-    return n->sessions > c->submission.limits.connections_per_network;
-}
-
-/* Why this connection cannot be served now, or NULL. */
+/* Why this connection cannot be served now, or NULL. Counts it in. */
 static const char *refuse_why(struct session *s)
 {
     const struct config *c = s->settings->config->config;
-    bool crowded = over_network_limit(s);
+    uint32_t mates = crowd_enter(s->submit->crowd, &s->peer);
+    s->counted = true;
     if (s->submit->stopping) {
         return "This server is about to restart; try again in a moment";
     }
-    if (s->submit->sessions_count > c->submission.limits.connections) {
+    if (crowd_total(s->submit->crowd) > c->submission.limits.connections) {
         return "Too many connections to this server; try again later";
     }
-    return crowded ? "Too many connections from your address; close some and try again" : NULL;
+    return mates > c->submission.limits.connections_per_network
+               ? "Too many connections from your address; close some and try again"
+               : NULL;
 }
 
 /* The address is known (from the socket or by PROXY): make the engine, speak. */

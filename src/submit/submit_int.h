@@ -9,6 +9,7 @@
 
 #include "common/id.h"
 #include "process/stream.h"
+#include "submit/crowd.h"
 #include "submit/settings.h"
 #include "wire/guard.h"
 #include "wire/spool.h"
@@ -17,12 +18,6 @@
 struct submit_counters {
     uint64_t sessions, sessions_refused, tls_failed, messages, refused, auth_ok, auth_failed;
     uint64_t events[SMTP_EVENT_COUNT];
-};
-
-struct network_count {
-    uint8_t prefix[16];
-    uint32_t sessions;
-    UT_hash_handle hh;
 };
 
 struct submit {
@@ -36,7 +31,7 @@ struct submit {
     size_t sessions_count;
     struct session *asked;    /* by vault question, a hash */
     struct transaction *sent; /* by message id, a hash: with guard or spool */
-    struct network_count *networks;
+    struct crowd *crowd;
     struct id_minter minter;
     uint64_t questions;
     struct submit_counters counters;
@@ -63,7 +58,7 @@ struct session {
     size_t identities_count;
     char *greeted_as;
     uint32_t messages;
-    struct network_count *counted;
+    bool counted;                    /* in the crowd, under peer */
     struct transaction *transaction; /* the one that the dialogue is in, or NULL */
     uint64_t question;               /* to the vault, 0: none */
     UT_hash_handle asked_hh;

@@ -21,6 +21,7 @@ enum master_type {
     MASTER_START, /* everything for the first start was sent: drop rights, begin */
     MASTER_CONFIG_DONE, /* end of a reload: swap now */
     MASTER_STOP,        /* payload: u32 grace in ms. Take nothing new, finish, exit 0 */
+    MASTER_SHARED,      /* submit: memfd of MASTER_SHARED_SIZE octets that all submits map; random seeds, then zeros */
     MASTER_STATUS,      /* answered by MASTER_STATUS_REPLY with the same id */
     CHILD_READY,        /* child -> master after START: serving */
     CHILD_STATUS_REPLY, /* JSON object of figures */
@@ -29,7 +30,8 @@ enum master_type {
                         */
 };
 
-#define LISTENER_CONTROL UINT32_MAX
+#define LISTENER_CONTROL   UINT32_MAX
+#define MASTER_SHARED_SIZE (8U * 1024U * 1024U)
 
 enum master_tls_kind { TLS_CERTIFICATE, TLS_KEY, TLS_CLIENT_CA };
 
