@@ -56,7 +56,7 @@ static const struct {
     {"a@M\xc3\x9cLLER.example", "a@xn--mller-kva.example", false, true},
     {"a@mu\xcc\x88ller.example", "a@m\xc3\xbcller.example", false, true}, /* NFD */
     {"a@fu\xc3\x9f.example", "a@fuss.example", false, false},             /* non-transitional */
-    {"a@\xe6\x9c\xa8\xe6\x88\xb8\xe7\x95\xaa.example", "@xn--tzt226nikf.example", false, false},
+    {"a@\xe6\x9c\xa8\xe6\x88\xb8\xe7\x95\xaa.example", "@xn--0ouu3i5so.example", false, true},
     {"\xe6\x9c\xa8@example.net", "\xe6\x9c\xa8@example.net", false, true},
     {"u\xcc\x88@example.net", "\xc3\xbc@example.net", false, true},
     {"\xc3\xbc@example.net", "u@example.net", false, false},
