@@ -213,6 +213,14 @@ uint64_t guess_wait_ms(const struct guess *g, const struct guess_who *who, uint6
     return wait_ms;
 }
 
+uint64_t guess_network_wait_ms(const struct guess *g, const struct guess_who *who, uint64_t now_ms)
+{
+    uint64_t a = scope_wait_ms(g, who, SCOPE_NETWORK, now_ms), b = scope_wait_ms(g, who, SCOPE_AROUND, now_ms);
+    uint64_t c = scope_wait_ms(g, who, SCOPE_PAIR, now_ms);
+    a = a > b ? a : b;
+    return a > c ? a : c;
+}
+
 static bool has_tag(const struct record *r, uint32_t tag)
 {
     for (size_t i = 0; i < TAGS; i++) {

@@ -46,6 +46,8 @@ void guess_configure(struct guess *g, const struct guess_settings *settings);
 struct guess_outcome guess_failed(struct guess *g, const struct guess_who *who, struct span what, uint64_t now_ms);
 void guess_succeeded(struct guess *g, const struct guess_who *who, uint64_t now_ms);
 uint64_t guess_wait_ms(const struct guess *g, const struct guess_who *who, uint64_t now_ms);
+/* Of the network alone: is it one from which too much is guessed? */
+uint64_t guess_network_wait_ms(const struct guess *g, const struct guess_who *who, uint64_t now_ms);
 /* Was this account's password right from this network lately? */
 bool guess_is_known(const struct guess *g, const struct guess_who *who, uint64_t now_ms);
 /* Guesses counted now at this account from anywhere, for the log. */
