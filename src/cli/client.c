@@ -11,7 +11,8 @@
 
 #include "cli/cli.h"
 
-#define FILE_MAX (8U * 1024U * 1024U)
+#define ANSWER_LIMIT_S 60
+#define FILE_MAX       (8U * 1024U * 1024U)
 
 static int read_whole(const char *path, struct buf *text)
 {
@@ -71,6 +72,8 @@ static int connect_to(struct cli *c, const char *owner)
     if (fd < 0) {
         return -EX_OSERR;
     }
+    struct timeval limit = {.tv_sec = ANSWER_LIMIT_S};
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
     if (connect(fd, (struct sockaddr *)&un, sizeof(un)) != 0) {
         int err = errno;
         (void)close(fd);
@@ -156,9 +159,10 @@ int cli_ask(struct cli *c, const char *owner, json_t *take_request, void (*seen)
     char *line = NULL;
     size_t size = 0;
     while (f != NULL && status == -1) {
+        errno = 0;
         ssize_t n = getline(&line, &size, f);
         if (n <= 0) {
-            cli_error("%s went away before it had answered", owner);
+            cli_error(errno == EAGAIN ? "%s does not answer" : "%s went away before it had answered", owner);
             status = EX_UNAVAILABLE;
         } else {
             status = take_line(line, (size_t)n, seen, arg);

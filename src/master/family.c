@@ -59,19 +59,45 @@ static void send_peer(struct relative *to, const struct relative *peer, uint32_t
     buf_fini(&payload);
 }
 
+static struct tie *find_tie(struct master *m, const struct relative *a, const struct relative *b)
+{
+    for (size_t i = 0; i < m->ties_count; i++) {
+        struct tie *t = &m->ties[i];
+        if ((t->one == a && t->other == b) || (t->one == b && t->other == a)) {
+            return t;
+        }
+    }
+    return NULL;
+}
+
+static struct tie *add_tie(struct master *m, struct relative *a, struct relative *b)
+{
+    if (m->ties_count == TIES_MAX) {
+        return NULL;
+    }
+    struct tie *t = &m->ties[m->ties_count++];
+    *t = (struct tie){.one = a, .other = b};
+    (void)uv_timer_init(&m->loop, &t->again);
+    t->again.data = t;
+    return t;
+}
+
 static void tie(struct relative *a, struct relative *b)
 {
     int fds[2];
+    struct tie *t = find_tie(a->master, a, b);
     if (!alive(a) || !alive(b) || a->channel == NULL || b->channel == NULL) {
         return;
     }
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) != 0) {
+    t = t != NULL ? t : add_tie(a->master, a, b);
+    if (t == NULL || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) != 0) {
         log_error("process.tie.failed", LF_ERR(errno));
         return;
     }
-    uint32_t epoch = ++a->master->epoch;
-    send_peer(a, b, epoch, fds[0]);
-    send_peer(b, a, epoch, fds[1]);
+    t->epoch = ++a->master->epoch;
+    t->made_ms = clock_mono_ms();
+    send_peer(a, b, t->epoch, fds[0]);
+    send_peer(b, a, t->epoch, fds[1]);
     (void)close(fds[0]);
     (void)close(fds[1]);
 }
@@ -144,6 +170,14 @@ static void listen_if_ready(struct master *m)
     }
 }
 
+static void on_again(uv_timer_t *timer)
+{
+    const struct tie *t = timer->data;
+    tie(t->one, t->other);
+}
+
+/* Both ends tell of it, and so may those of an earlier pair: only the newest epoch counts, and at most twice a second.
+ */
 static int on_peer_broken(struct relative *from, struct span payload)
 {
     struct wire_reader rd = wire_reader(payload);
@@ -153,13 +187,14 @@ static int on_peer_broken(struct relative *from, struct span payload)
     if (wire_reader_end(&rd) < 0 || role >= ROLE_COUNT) {
         return -1;
     }
-    struct relative *other = find(from->master, (enum master_role)role, instance);
-    /* A pair older than the other's start was replaced when it started: nothing to do. */
-    if (other != NULL && alive(other) && epoch > other->epoch_before && epoch > from->epoch_before) {
-        log_warn("process.tie.broken", LF_STR("by", master_role_name(from->role)),
-                 LF_STR("with", master_role_name(other->role)));
-        tie(from, other);
+    const struct relative *other = find(from->master, (enum master_role)role, instance);
+    struct tie *t = other != NULL ? find_tie(from->master, from, other) : NULL;
+    if (t == NULL || t->epoch != epoch || uv_is_active((const uv_handle_t *)&t->again) || !alive(other)) {
+        return 0;
     }
+    log_warn("process.tie.broken", LF_STR("by", master_role_name(from->role)),
+             LF_STR("with", master_role_name(other->role)));
+    (void)uv_timer_start(&t->again, on_again, clock_mono_ms() - t->made_ms < 500 ? 500 : 0, 0);
     return 0;
 }
 
@@ -257,7 +292,6 @@ static void start(struct relative *r)
     r->pid = pid;
     r->state = RELATIVE_STARTING;
     r->listening = false;
-    r->epoch_before = m->epoch;
     r->started_ms = clock_mono_ms();
     r->channel = channel_new(&m->loop, fds[0], &channel_callbacks, r);
     if (r->channel == NULL) {

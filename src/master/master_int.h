@@ -15,6 +15,7 @@
 #include "wire/master.h"
 
 #define FAMILY_MAX 128
+#define TIES_MAX   (4 * FAMILY_MAX)
 
 enum relative_state { RELATIVE_DEAD, RELATIVE_STARTING, RELATIVE_READY, RELATIVE_STOPPING };
 
@@ -28,7 +29,6 @@ struct relative {
     struct channel *channel;
     bool listening; /* submit: listeners were sent */
     uint64_t started_ms;
-    uint32_t epoch_before; /* pairs up to this number are of an earlier life */
     uint32_t restarts;
     uint32_t delay_ms; /* before the next start, doubles while it dies young */
     uv_timer_t timer;
@@ -40,6 +40,14 @@ struct material {
     char *path; /* borrowed from the configuration */
     int fd;     /* memfd */
     struct stat seen;
+};
+
+/* The socket pair between two of them. */
+struct tie {
+    struct relative *one, *other;
+    uint32_t epoch;
+    uint64_t made_ms;
+    uv_timer_t again;
 };
 
 struct ground_listener {
@@ -67,6 +75,8 @@ struct master {
     struct control *control;
     struct relative family[FAMILY_MAX];
     size_t family_count;
+    struct tie ties[TIES_MAX];
+    size_t ties_count;
     uint32_t epoch; /* of socket pairs */
     uint64_t started_ms;
     bool ready_told, stopping, upgrading;
