@@ -20,6 +20,9 @@
 
 #define HEADER_ADDED_MAX   8192U
 #define SPOOL_PENDING_HIGH (4U * 1024U * 1024U)
+/* Octets of messages in this process: from here on even small ones stream to the disk; at twice that, no more is taken.
+ */
+#define HELD_HIGH (64U * 1024U * 1024U)
 
 enum intake_stage {
     INTAKE_ENVELOPE, /* MAIL and RCPT */
@@ -43,6 +46,7 @@ struct transaction {
     struct envelope_recipient *recipients;
     size_t recipients_count, recipients_room;
     struct buf octets; /* header until done, then the message so far */
+    uint64_t held;     /* of submit.held, for octets */
     bool waits_for_spool;
     UT_hash_handle hh;
 };
@@ -52,6 +56,13 @@ static struct transaction *find(struct submit *sb, uint64_t id)
     struct transaction *t = NULL;
     HASH_FIND(hh, sb->sent, &id, sizeof(id), t);
     return t;
+}
+
+/* After octets has grown or shrunk. */
+static void count_held(struct submit *sb, struct transaction *t)
+{
+    sb->held += t->octets.cap - t->held;
+    t->held = t->octets.cap;
 }
 
 static void transaction_free(struct session *s)
@@ -74,6 +85,7 @@ static void transaction_free(struct session *s)
     free(t->hold_words);
     free(t->message_id);
     buf_fini(&t->octets);
+    count_held(s->submit, t);
     free(t);
 }
 
@@ -299,6 +311,7 @@ static void make_void(struct session *s, struct transaction *t)
     t->stage = INTAKE_VOID;
     t->waits_for_spool = false;
     buf_fini(&t->octets);
+    count_held(s->submit, t);
 }
 
 static void message_refuse(struct session *s, struct smtp_decision d, const char *rule, struct span address)
@@ -334,6 +347,7 @@ static void send_chunks(struct submit *sb, struct transaction *t)
         buf_consume(&t->octets, part.len);
     }
     buf_fini(&t->octets);
+    count_held(sb, t);
 }
 
 static void begin_large(struct session *s, struct transaction *t)
@@ -436,13 +450,19 @@ enum smtp_body_verdict intake_body(struct session *s, struct span octets)
         message_refuse(s, no_memory(), "memory", (struct span){0});
         return SMTP_BODY_MORE;
     }
+    count_held(s->submit, t);
+    if (s->submit->held > 2 * (uint64_t)HELD_HIGH) {
+        message_refuse(s, decision(452, 3, 1, "Too much mail comes in at once; send the message again in a moment"),
+                       "memory", (struct span){0});
+        return SMTP_BODY_MORE;
+    }
     if (t->stage == INTAKE_HEADER) {
         size_t end = header_end(&t->octets, before);
         if (end == 0 || !prepare_header(s, t, end)) {
             return SMTP_BODY_MORE;
         }
     }
-    if (t->stage == INTAKE_SMALL && t->octets.len > SPOOL_INLINE_MAX) {
+    if (t->stage == INTAKE_SMALL && (t->octets.len > SPOOL_INLINE_MAX || s->submit->held > HELD_HIGH)) {
         begin_large(s, t);
     } else if (t->stage == INTAKE_LARGE && t->octets.len >= SPOOL_CHUNK_MAX) {
         send_chunks(s->submit, t);
@@ -480,6 +500,7 @@ static void put_small(struct session *s, struct transaction *t)
     }
     t->stage = INTAKE_STORING;
     buf_fini(&t->octets);
+    count_held(s->submit, t);
 }
 
 static void commit_large(struct session *s, struct transaction *t)

@@ -34,6 +34,7 @@ struct submit {
     struct crowd *crowd;
     struct id_minter minter;
     uint64_t questions;
+    uint64_t held; /* octets of all messages in memory */
     struct submit_counters counters;
     bool stopping;
     uv_timer_t stop_timer;
