@@ -328,12 +328,28 @@ static void act(struct stream *s, int events)
     }
 }
 
+/* libuv says EBADF for every POLLERR; the socket knows better. What came before the error can still be read: often it
+ * says why. */
+static void poll_failed(struct stream *s, int status)
+{
+    if ((s->state == STREAM_CLEAR || s->state == STREAM_TLS) && !s->paused) {
+        on_readable(s);
+    }
+    if (s->freed || s->state == STREAM_DEAD) {
+        return;
+    }
+    int err = 0;
+    socklen_t len = sizeof(err);
+    (void)getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &err, &len);
+    end(s, err != 0 ? -err : status, err != 0 ? strerrordesc_np(err) : "poll failed");
+}
+
 static void on_poll(uv_poll_t *h, int status, int events)
 {
     struct stream *s = h->data;
     s->busy = true;
     if (status < 0) {
-        end(s, status, "poll failed");
+        poll_failed(s, status);
     } else {
         act(s, events);
     }
