@@ -233,8 +233,14 @@ struct status_question {
 
 static const char *const state_names[] = {[RELATIVE_DEAD] = "dead",
                                           [RELATIVE_STARTING] = "starting",
-                                          [RELATIVE_READY] = "ready",
+                                          [RELATIVE_READY] = "running",
                                           [RELATIVE_STOPPING] = "stopping"};
+
+/* A submit process that has no listener yet serves nobody. */
+static bool serving(const struct relative *r)
+{
+    return r->role != ROLE_SUBMIT || r->state != RELATIVE_READY || r->listening;
+}
 
 static void question_closed(uv_handle_t *h)
 {
@@ -247,10 +253,10 @@ static void status_finish(struct master *m)
     json_t *processes = json_array();
     for (size_t i = 0; i < m->family_count; i++) {
         const struct relative *r = &m->family[i];
-        json_t *one =
-            json_pack("{s:s,s:i,s:i,s:s,s:i,s:I}", "role", master_role_name(r->role), "instance", (int)r->instance,
-                      "pid", (int)r->pid, "state", state_names[r->state], "restarts", (int)r->restarts, "uptime_s",
-                      (json_int_t)(r->pid != 0 ? (clock_mono_ms() - r->started_ms) / 1000 : 0));
+        json_t *one = json_pack("{s:s,s:i,s:i,s:s,s:i,s:I}", "role", master_role_name(r->role), "instance",
+                                (int)r->instance, "pid", (int)r->pid, "state",
+                                state_names[serving(r) ? r->state : RELATIVE_STARTING], "restarts", (int)r->restarts,
+                                "uptime_s", (json_int_t)(r->pid != 0 ? (clock_mono_ms() - r->started_ms) / 1000 : 0));
         (void)json_object_set_new(one, "figures", q->figures[i] != NULL ? q->figures[i] : json_object());
         (void)json_array_append_new(processes, one);
     }
