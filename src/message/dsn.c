@@ -212,8 +212,8 @@ static const struct {
                             "Your message could not be delivered to:\n",
                             "次のあて先にメールを配送できませんでした。再送は行いません。\n"},
     [MESSAGE_DSN_DELAYED] = {"delayed", 4, "Your message is delayed",
-                             "Your message could not be delivered yet. It is kept and tried again; you need not send\n"
-                             "it again. It waits for:\n",
+                             "Your message could not be delivered yet. It is kept and tried again; you\n"
+                             "need not send it again. It waits for:\n",
                              "次のあて先への配送が遅れています。自動的に再送しますので、送り直す必要はありません。\n"},
     [MESSAGE_DSN_DELIVERED] = {"delivered", 2, "Your message was delivered", "Your message was delivered to:\n",
                                "次のあて先にメールを配送しました。\n"},
