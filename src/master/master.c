@@ -572,6 +572,9 @@ static int start(struct master *m)
     if (r < 0) {
         log_error("start.failed", LF_ERR(r));
         log_flush();
+        if (m->config == NULL) {
+            config_free(&config);
+        }
         return EX_OSERR;
     }
     return 0;
