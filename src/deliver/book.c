@@ -9,10 +9,10 @@
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
-#define KEY_LEN 18
+#define KEY_LEN 26
 
 struct entry {
-    uint8_t key[KEY_LEN]; /* address, port */
+    uint8_t key[KEY_LEN]; /* address, port, scope */
     uint64_t down_until_ms, tls_broken_until_ms;
     struct refusal why;
     UT_hash_handle hh;
@@ -57,24 +57,25 @@ void book_free(struct book **bp)
     free(b);
 }
 
-static void key_make(const struct net_address *a, uint8_t key[static KEY_LEN])
+static void key_make(const struct net_address *a, uint64_t scope, uint8_t key[static KEY_LEN])
 {
     memcpy(key, a->bytes, sizeof(a->bytes));
     memcpy(key + sizeof(a->bytes), &a->port, sizeof(a->port));
+    memcpy(key + sizeof(a->bytes) + sizeof(a->port), &scope, sizeof(scope));
 }
 
-static struct entry *entry_find(const struct book *b, const struct net_address *a)
+static struct entry *entry_find(const struct book *b, const struct net_address *a, uint64_t scope)
 {
     uint8_t key[KEY_LEN];
     struct entry *e;
-    key_make(a, key);
+    key_make(a, scope, key);
     HASH_FIND(hh, b->entries, key, KEY_LEN, e);
     return e;
 }
 
-static struct entry *entry_make(struct book *b, const struct net_address *a)
+static struct entry *entry_make(struct book *b, const struct net_address *a, uint64_t scope)
 {
-    struct entry *e = entry_find(b, a);
+    struct entry *e = entry_find(b, a, scope);
     if (e != NULL) {
         return e;
     }
@@ -85,7 +86,7 @@ static struct entry *entry_make(struct book *b, const struct net_address *a)
     if (e == NULL) {
         return NULL;
     }
-    key_make(a, e->key);
+    key_make(a, scope, e->key);
     HASH_ADD(hh, b->entries, key, KEY_LEN, e);
     if (e->hh.tbl == NULL) {
         free(e);
@@ -94,24 +95,26 @@ static struct entry *entry_make(struct book *b, const struct net_address *a)
     return e;
 }
 
-void book_set_down(struct book *b, const struct net_address *a, const struct refusal *why, uint64_t now_ms)
+void book_set_down(struct book *b, const struct net_address *a, uint64_t scope, const struct refusal *why,
+                   uint64_t now_ms)
 {
-    struct entry *e = entry_make(b, a);
+    struct entry *e = entry_make(b, a, scope);
     if (e != NULL) {
         e->why = *why;
         e->down_until_ms = now_ms + BOOK_DOWN_MS;
     }
 }
 
-const struct refusal *book_down(const struct book *b, const struct net_address *a, uint64_t now_ms)
+const struct refusal *book_down(const struct book *b, const struct net_address *a, uint64_t scope, uint64_t now_ms)
 {
-    const struct entry *e = entry_find(b, a);
-    return e != NULL && now_ms < e->down_until_ms ? &e->why : NULL;
+    const struct entry *all = entry_find(b, a, 0), *own = scope != 0 ? entry_find(b, a, scope) : NULL;
+    return all != NULL && now_ms < all->down_until_ms   ? &all->why
+           : own != NULL && now_ms < own->down_until_ms ? &own->why
+                                                        : NULL;
 }
 
-void book_set_up(struct book *b, const struct net_address *a)
+static void set_up(struct book *b, struct entry *e)
 {
-    struct entry *e = entry_find(b, a);
     if (e == NULL) {
         return;
     }
@@ -121,9 +124,17 @@ void book_set_up(struct book *b, const struct net_address *a)
     }
 }
 
+void book_set_up(struct book *b, const struct net_address *a, uint64_t scope)
+{
+    set_up(b, entry_find(b, a, 0));
+    if (scope != 0) {
+        set_up(b, entry_find(b, a, scope));
+    }
+}
+
 void book_set_tls_broken(struct book *b, const struct net_address *a, uint64_t now_ms)
 {
-    struct entry *e = entry_make(b, a);
+    struct entry *e = entry_make(b, a, 0);
     if (e != NULL) {
         e->tls_broken_until_ms = now_ms + BOOK_TLS_MS;
     }
@@ -131,7 +142,7 @@ void book_set_tls_broken(struct book *b, const struct net_address *a, uint64_t n
 
 bool book_tls_broken(const struct book *b, const struct net_address *a, uint64_t now_ms)
 {
-    const struct entry *e = entry_find(b, a);
+    const struct entry *e = entry_find(b, a, 0);
     return e != NULL && now_ms < e->tls_broken_until_ms;
 }
 

@@ -29,11 +29,13 @@ __attribute__((format(printf, 6, 7))) void refusal_set(struct refusal *r, bool p
 struct book *book_new(void); /* NULL: out of memory */
 void book_free(struct book **b);
 
-/* Down for BOOK_DOWN_MS. Without memory nothing is remembered. */
-void book_set_down(struct book *b, const struct net_address *a, const struct refusal *why, uint64_t now_ms);
+/* Down for BOOK_DOWN_MS. scope 0: for all. Else only for who demands the same: a host without TLS is down for a route
+ * that must have it, and well for the others. Without memory nothing is remembered. */
+void book_set_down(struct book *b, const struct net_address *a, uint64_t scope, const struct refusal *why,
+                   uint64_t now_ms);
 /* The refusal, borrowed until the next call, or NULL: worth a try. */
-const struct refusal *book_down(const struct book *b, const struct net_address *a, uint64_t now_ms);
-void book_set_up(struct book *b, const struct net_address *a);
+const struct refusal *book_down(const struct book *b, const struct net_address *a, uint64_t scope, uint64_t now_ms);
+void book_set_up(struct book *b, const struct net_address *a, uint64_t scope); /* and for all */
 
 /* Its STARTTLS fails: opportunistic TLS is not tried again for BOOK_TLS_MS. */
 void book_set_tls_broken(struct book *b, const struct net_address *a, uint64_t now_ms);

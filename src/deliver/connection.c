@@ -116,12 +116,12 @@ static enum connection_phase phase_now(const struct connection *c)
                             : phase_of(c, smtp_client_phase(c->client));
 }
 
-static void tell_end(struct connection *c, enum connection_phase phase, const struct refusal *why)
+static void tell_end(struct connection *c, enum connection_phase phase, bool policy, const struct refusal *why)
 {
     smtp_client_free(&c->client); /* recipients that still wait are told here */
     outcome_flush(c->env->sink);
     job_over(c);
-    struct connection_end end = {.phase = phase, .why = why, .reused = c->served > 0, .job = c->job};
+    struct connection_end end = {.phase = phase, .why = why, .policy = policy, .reused = c->served > 0, .job = c->job};
     c->job = NULL;
     c->ops->ended(c->arg, c, &end);
     connection_free(c);
@@ -132,16 +132,19 @@ static void end_by_client(struct connection *c)
 {
     struct refusal why;
     enum connection_phase phase = phase_of(c, SMTP_CLIENT_IDLE);
+    bool policy = false;
     const struct smtp_client_result *failure = smtp_client_failure(c->client);
     if (failure != NULL) {
         bool permanent = failure->code == CODE_NO_MAIL || failure->code == CODE_NULL_MX;
         phase = phase_of(c, failure->phase);
+        policy = failure->phase == SMTP_CLIENT_TLS || failure->phase == SMTP_CLIENT_AUTH ||
+                 (failure->code == 0 && failure->enhanced[1] == 7);
         refusal_set(&why, permanent, failure->code, failure->enhanced[1], failure->enhanced[2], "%s: %.*s", c->label,
                     (int)failure->text.len, (const char *)failure->text.ptr);
     } else {
         refusal_set(&why, false, 0, 4, 2, "%s: the connection was closed", c->label);
     }
-    tell_end(c, phase, &why);
+    tell_end(c, phase, policy, &why);
 }
 
 /* The connection is over. */
@@ -159,7 +162,7 @@ static void end_by_stream(struct connection *c, const char *words)
     refusal_set(&why, false, 0, codes[phase].subject, codes[phase].detail, "%s: %s: %s", c->label, doing, words);
     c->lost = true;
     smtp_client_fail(c->client, why.words);
-    tell_end(c, phase, &why);
+    tell_end(c, phase, phase == CONNECTION_TLS, &why);
 }
 
 /* ---- recipients and their results ---- */

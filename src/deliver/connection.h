@@ -41,6 +41,7 @@ struct connection;
 struct connection_end {
     enum connection_phase phase;
     const struct refusal *why;
+    bool policy;     /* TLS or AUTH that this route demands was not to be had: says nothing for other routes */
     bool reused;     /* it had served a job before this one: the host itself is well */
     struct job *job; /* unfinished: the callee's now; NULL when there was none or all of it is settled */
 };

@@ -7,8 +7,7 @@
 #include "common/log.h"
 #include "deliver/relay_int.h"
 
-#define TRIES_FRESH  1 /* times a job goes back when a new connection breaks under it */
-#define TRIES_REUSED 2 /* and when one breaks that had been good */
+#define TRIES_MAX 1 /* times a job goes back when a new connection breaks under it */
 
 static void on_ready(void *arg, struct connection *c);
 static void on_ended(void *arg, struct connection *c, const struct connection_end *end);
@@ -83,11 +82,17 @@ static void refuse_waiting(struct destination *d, const struct refusal *why)
     }
 }
 
-/* Gives l jobs until it is busy; true when it is. */
+/* Gives l jobs until it is busy, or not wanted any more: true. false: it is idle, nothing waits. */
 static bool link_feed(struct link *l)
 {
     struct job *j;
     while ((j = destination_take_waiting(l->destination)) != NULL) {
+        if (j->wants_fresh && l->used) {
+            job_wait(l->destination, j, true);
+            link_quit(l);
+            return true;
+        }
+        l->used = true;
         if (connection_send(l->connection, j)) {
             return true;
         }
@@ -171,13 +176,19 @@ static bool hosts_are_known(struct destination *d)
     return true;
 }
 
+/* For what only routes like this one mind of a host. */
+static uint64_t scope_of(const struct destination *d)
+{
+    return d->settings->number << 32 | (d->route->number + 1U);
+}
+
 /* The best hop that is not down; else NULL, and why the last one is. */
 static const struct mail_hop *hop_choose(const struct destination *d, const struct refusal **ret_why)
 {
     uint64_t now_ms = clock_mono_ms();
     *ret_why = NULL;
     for (size_t i = 0; i < d->hosts->hops_count; i++) {
-        const struct refusal *why = book_down(d->relay->book, &d->hosts->hops[i].address, now_ms);
+        const struct refusal *why = book_down(d->relay->book, &d->hosts->hops[i].address, scope_of(d), now_ms);
         if (why == NULL) {
             return &d->hosts->hops[i];
         }
@@ -285,11 +296,12 @@ static void on_ready(void *arg, struct connection *c)
     if (l->opening) {
         l->opening = false;
         d->opening--;
-        book_set_up(d->relay->book, &l->address);
+        book_set_up(d->relay->book, &l->address, scope_of(d));
     } else {
         pace_success(&d->pace);
     }
     if (link_feed(l)) {
+        destination_pump(d); /* a job may want another connection than this one */
         return;
     }
     if (d->relay->stopping || d->settings != d->relay->settings) {
@@ -328,21 +340,22 @@ void destination_abort(struct destination *d, bool spare_answers)
 
 /* ---- how connections end ---- */
 
-static void host_failed(struct destination *d, const struct link *l, const struct refusal *why)
+static void host_failed(struct destination *d, const struct link *l, const struct connection_end *end)
 {
-    log_info("delivery.host.down", LF_STR("domain", d->name), LF_STR("words", why->words), LF_UINT("code", why->code));
-    book_set_down(d->relay->book, &l->address, why, clock_mono_ms());
+    log_info("delivery.host.down", LF_STR("domain", d->name), LF_STR("words", end->why->words),
+             LF_UINT("code", end->why->code));
+    book_set_down(d->relay->book, &l->address, end->policy ? scope_of(d) : 0, end->why, clock_mono_ms());
     pace_failure(&d->pace);
 }
 
 /* RFC 7435: when TLS only may be, a handshake that fails is worth one try without. */
-static void tls_failed(struct destination *d, const struct link *l, const struct refusal *why)
+static void tls_failed(struct destination *d, const struct link *l, const struct connection_end *end)
 {
-    log_info("delivery.tls.failed", LF_STR("domain", d->name), LF_STR("words", why->words));
+    log_info("delivery.tls.failed", LF_STR("domain", d->name), LF_STR("words", end->why->words));
     if (d->route->tls == TLS_MAY && !d->route->implicit_tls) {
         book_set_tls_broken(d->relay->book, &l->address, clock_mono_ms());
     } else {
-        host_failed(d, l, why);
+        host_failed(d, l, end);
     }
 }
 
@@ -352,8 +365,9 @@ static void transaction_lost(struct destination *d, const struct connection_end 
     struct job *j = end->job;
     log_info("delivery.connection.lost", LF_ID("message", j->id), LF_STR("domain", d->name),
              LF_STR("words", end->why->words));
-    if (j->tries < (end->reused ? TRIES_REUSED : TRIES_FRESH)) {
-        j->tries++;
+    if (end->reused ? !j->wants_fresh : j->tries < TRIES_MAX) {
+        j->tries += !end->reused;
+        j->wants_fresh = true;
         job_wait(d, j, true);
     } else {
         job_refuse(d, j, end->why);
@@ -365,15 +379,15 @@ static void judge_end(struct destination *d, struct link *l, const struct connec
     switch (end->phase) {
     case CONNECTION_OPENING:
     case CONNECTION_GREETING:
-        host_failed(d, l, end->why);
+        host_failed(d, l, end);
         break;
     case CONNECTION_TLS:
-        tls_failed(d, l, end->why);
+        tls_failed(d, l, end);
         break;
     case CONNECTION_BUSY:
     case CONNECTION_ANSWER:
         if (end->why->code == 421 && !end->reused) { /* it takes no mail from us now, and said so */
-            host_failed(d, l, end->why);
+            host_failed(d, l, end);
         } else if (end->job == NULL) {
             pace_failure(&d->pace);
         }

@@ -28,7 +28,8 @@ struct job {
     struct file *file;
     int fd;                  /* of the file: borrowed from it */
     struct deliver_job wire; /* views into the copy */
-    unsigned tries;          /* connections that broke under it */
+    unsigned tries;          /* new connections that broke under it */
+    bool wants_fresh;        /* a used connection broke under it: only a new one tells whether it is the job */
     uint16_t open;           /* recipients without a result */
     bool *settled;           /* by index in wire.envelope.recipients */
     size_t octets;           /* of memory, for the bound */

@@ -111,19 +111,39 @@ static void book_remembers_for_a_while(void **state)
     struct net_address a = numbered_address(1), other_port = a;
     other_port.port = 26;
     refusal_set(&why, false, 421, 4, 1, "%s", "go away");
-    assert_null(book_down(b, &a, 1000));
-    book_set_down(b, &a, &why, 1000);
-    assert_non_null(book_down(b, &a, 1000 + BOOK_DOWN_MS - 1));
-    assert_string_equal(book_down(b, &a, 1000)->words, "go away");
-    assert_null(book_down(b, &a, 1000 + BOOK_DOWN_MS));
-    assert_null(book_down(b, &other_port, 1000));
+    assert_null(book_down(b, &a, 0, 1000));
+    book_set_down(b, &a, 0, &why, 1000);
+    assert_non_null(book_down(b, &a, 0, 1000 + BOOK_DOWN_MS - 1));
+    assert_string_equal(book_down(b, &a, 0, 1000)->words, "go away");
+    assert_null(book_down(b, &a, 0, 1000 + BOOK_DOWN_MS));
+    assert_null(book_down(b, &other_port, 0, 1000));
     book_set_tls_broken(b, &a, 1000);
-    book_set_up(b, &a);
-    assert_null(book_down(b, &a, 1000));
+    book_set_up(b, &a, 0);
+    assert_null(book_down(b, &a, 0, 1000));
     assert_true(book_tls_broken(b, &a, 1000 + BOOK_TLS_MS - 1));
     assert_false(book_tls_broken(b, &a, 1000 + BOOK_TLS_MS));
     book_free(&b);
     assert_null(b);
+}
+
+static void book_knows_scopes(void **state)
+{
+    (void)state;
+    struct book *b = book_new();
+    struct net_address a = numbered_address(1);
+    struct refusal why = {0};
+    book_set_down(b, &a, 7, &why, 0);
+    assert_non_null(book_down(b, &a, 7, 1));
+    assert_null(book_down(b, &a, 8, 1));
+    assert_null(book_down(b, &a, 0, 1));
+    book_set_down(b, &a, 0, &why, 0);
+    assert_non_null(book_down(b, &a, 8, 1));
+    book_set_up(b, &a, 8);
+    assert_null(book_down(b, &a, 8, 1));
+    assert_non_null(book_down(b, &a, 7, 1));
+    book_set_up(b, &a, 7);
+    assert_int_equal(book_count(b), 0);
+    book_free(&b);
 }
 
 static void book_is_bounded(void **state)
@@ -133,13 +153,13 @@ static void book_is_bounded(void **state)
     struct refusal why = {0};
     for (uint32_t i = 0; i < BOOK_MAX + 10; i++) {
         struct net_address a = numbered_address(i);
-        book_set_down(b, &a, &why, 0);
+        book_set_down(b, &a, 0, &why, 0);
     }
     assert_int_equal(book_count(b), BOOK_MAX);
     struct net_address first = numbered_address(0), last = numbered_address(BOOK_MAX + 9);
-    assert_null(book_down(b, &first, 1));
-    assert_non_null(book_down(b, &last, 1));
-    book_set_up(b, &last);
+    assert_null(book_down(b, &first, 0, 1));
+    assert_non_null(book_down(b, &last, 0, 1));
+    book_set_up(b, &last, 0);
     assert_int_equal(book_count(b), BOOK_MAX - 1);
     book_free(&b);
 }
@@ -149,7 +169,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(queue_takes_turns),    cmocka_unit_test(queue_front_is_next),
         cmocka_unit_test(pace_finds_its_level), cmocka_unit_test(book_remembers_for_a_while),
-        cmocka_unit_test(book_is_bounded),
+        cmocka_unit_test(book_knows_scopes),    cmocka_unit_test(book_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,6 +19,7 @@ struct link {
     bool opening;               /* not ready yet */
     bool cut;                   /* by us: its end says nothing about the host */
     bool idle;
+    bool used; /* had a job */
     uint64_t idle_until_ms;
     TAILQ_ENTRY(link) in_destination, in_idle;
 };

@@ -208,10 +208,18 @@ static const char *configure(struct ub_ctx *ctx, const struct resolver_settings 
             return "libunbound does not take a forwarder on the loopback interface";
         }
     }
-    if (settings->trust_anchor == NULL) {
-        return ub_ctx_set_option(ctx, "module-config:", "iterator") == 0 ? NULL : "libunbound insists on validation";
+    if (settings->trust_anchor == NULL && ub_ctx_set_option(ctx, "module-config:", "iterator") != 0) {
+        return "libunbound insists on validation";
     }
-    return add_anchors(ctx, settings->trust_anchor) == 0 ? NULL : "the DNSSEC trust anchor cannot be read";
+    if (settings->trust_anchor != NULL && add_anchors(ctx, settings->trust_anchor) != 0) {
+        return "the DNSSEC trust anchor cannot be read";
+    }
+    /* libunbound answers for "test." itself (RFC 6761); an operator's own resolver may know better. This must be the
+     * last: it makes the context final. */
+    if (settings->forwarders_count > 0 && ub_ctx_zone_remove(ctx, "test.") != 0) {
+        return "libunbound does not let go of test.";
+    }
+    return NULL;
 }
 
 struct resolver *resolver_new(uv_loop_t *loop, const struct resolver_settings *settings, const char **ret_why)
