@@ -214,9 +214,14 @@ static void landlock_add_read(int ruleset, const char *path)
     }
 }
 
+/* Asked once, before seccomp forbids the question. */
 static int landlock_version(void)
 {
-    return (int)syscall(SYS_landlock_create_ruleset, NULL, 0, 1U /* LANDLOCK_CREATE_RULESET_VERSION */);
+    static int version;
+    if (version == 0) {
+        version = (int)syscall(SYS_landlock_create_ruleset, NULL, 0, 1U /* LANDLOCK_CREATE_RULESET_VERSION */);
+    }
+    return version;
 }
 
 static int landlock_enter(unsigned right, int directory_fd, const char *const *read_paths)
