@@ -110,7 +110,7 @@ struct smtp_client_transaction {
     /*
      * The next octets of the message, lines ended with CRLF, no bare CR or LF, dots as they are: 1 and *ret (not empty,
      * valid until the next call), 0 at the end, -errno: they cannot be had or are damaged, and the transaction is cut
-     * off before the end of data, so that nothing torn is delivered. Called from smtp_client_output() and _written().
+     * off before the end of data, so that nothing torn is delivered. Called from smtp_client_output().
      */
     int (*body_next)(void *arg, struct span *ret);
     /* Once for each recipient, in any order. Must not call into the client. */
