@@ -154,6 +154,9 @@ static void handshake(struct stream *s)
     }
     s->state = STREAM_TLS;
     s->ops->tls_ready(s->arg);
+    if (!s->freed && s->state == STREAM_TLS && !s->paused && SSL_has_pending(s->ssl)) {
+        stream_read_resume(s); /* what came right behind the handshake is OpenSSL's already: no poll will tell of it */
+    }
 }
 
 /* >0 octets, 0 nothing now, -1 ended. */
