@@ -70,9 +70,7 @@ enum reply check_auth(const struct smtp_server *s, struct span argument, union s
 static void over(struct smtp_server *s)
 {
     s->sasl_over = true;
-    if (!server_ended(s)) {
-        s->input = INPUT_COMMAND;
-    }
+    server_expect(s, INPUT_COMMAND);
 }
 
 static void fail(struct smtp_server *s, enum reply why)
@@ -105,7 +103,7 @@ static void challenge(struct smtp_server *s)
     size_t len = 4 + base64_encode(sasl_challenge(s->sasl), text + 4);
     text[len++] = '\r';
     text[len++] = '\n';
-    s->input = INPUT_AUTH;
+    server_expect(s, INPUT_AUTH);
     server_raw(s, (struct span){(const uint8_t *)text, len});
 }
 
@@ -119,7 +117,7 @@ static void success(struct smtp_server *s)
 /* Acts on what the mechanism made of a message. */
 static void proceed(struct smtp_server *s, enum sasl_outcome outcome)
 {
-    s->input = INPUT_COMMAND;
+    server_expect(s, INPUT_COMMAND);
     switch (outcome) {
     case SASL_CHALLENGE:
         challenge(s);
@@ -221,7 +219,7 @@ static void run_response(struct smtp_server *s, struct span line)
 static void skip_rest(struct smtp_server *s, bool cr, enum reply why)
 {
     over(s);
-    s->input = INPUT_SKIP_LINE;
+    server_expect(s, INPUT_SKIP_LINE);
     s->skip_cr = cr;
     server_refuse(s, why);
 }

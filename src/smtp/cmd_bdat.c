@@ -41,7 +41,7 @@ static void expect_chunk(struct smtp_server *s, const struct server_bdat *chunk)
     s->chunk_octets = s->chunk_left = chunk->octets;
     s->chunk_last = chunk->last;
     s->chunk_done = chunk->octets == 0;
-    s->input = INPUT_CHUNK;
+    server_expect(s, INPUT_CHUNK);
 }
 
 /* Where the next command begins is not known, or too far away. */
@@ -117,7 +117,7 @@ static void reply_octets(struct smtp_server *s)
 
 void server_chunk_finish(struct smtp_server *s)
 {
-    s->input = INPUT_COMMAND;
+    server_expect(s, INPUT_COMMAND);
     if (s->chunk_dropped) {
         s->chunk_dropped = false;
         server_send_deferred(s);

@@ -27,7 +27,7 @@ static void greet(struct smtp_server *s, struct span name, bool extended)
     s->state = STATE_READY;
     s->extended = extended;
     s->mail_refused = false;
-    if (s->ops->greeted != NULL) {
+    if (s->ops->greeted != NULL && !server_ended(s)) {
         s->ops->greeted(s->arg, name, extended);
     }
 }

@@ -106,16 +106,21 @@ void proceed_mail(struct smtp_server *s, const union server_parsed *parsed)
 {
     const struct smtp_mail *mail = &parsed->mail;
     struct smtp_decision decision = s->ops->mail(s->arg, mail);
-    s->mail_refused = true;
-    if (!server_reply_decision(s, &decision, REPLY_MAIL_OK)) {
-        return;
+    bool accepted = decision.code == 0 || decision.code / 100 == 2;
+    /* Before the reply: should that fail, the owner must still hear transaction_end(). */
+    s->in_mail = accepted;
+    s->mail_refused = !accepted;
+    if (accepted) {
+        s->state = STATE_MAIL;
+        s->declared = mail->size;
+        s->mail_utf8 = mail->smtputf8;
+        s->mail_8bit = mail->body_8bit;
     }
-    s->mail_refused = false;
-    s->in_mail = true;
-    s->state = STATE_MAIL;
-    s->declared = mail->size;
-    s->mail_utf8 = mail->smtputf8;
-    s->mail_8bit = mail->body_8bit;
+    if (server_ended(s)) { /* the owner closed the session within mail() */
+        server_transaction_reset(s);
+    } else {
+        (void)server_reply_decision(s, &decision, REPLY_MAIL_OK);
+    }
 }
 
 void refuse_mail(struct smtp_server *s, struct span argument, enum reply why)

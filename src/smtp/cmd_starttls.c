@@ -30,7 +30,8 @@ void proceed_starttls(struct smtp_server *s, const union server_parsed *parsed)
     }
     s->state = STATE_CONNECTED;
     s->extended = false;
-    s->input = INPUT_TLS;
+    s->mail_refused = false;
+    server_expect(s, INPUT_TLS);
     s->ops->starttls(s->arg);
 }
 
@@ -43,6 +44,6 @@ void smtp_server_tls_started(struct smtp_server *s, const struct smtp_server_tls
     s->client_certificate = tls->client_certificate;
     s->binding = tls->binding;
     if (s->input == INPUT_TLS) {
-        s->input = INPUT_COMMAND;
+        server_expect(s, INPUT_COMMAND);
     }
 }

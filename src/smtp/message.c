@@ -27,10 +27,10 @@ void server_message_begin(struct smtp_server *s, uint64_t declared)
 void server_message_go(struct smtp_server *s)
 {
     if (s->state == STATE_CHUNK) {
-        s->input = INPUT_CHUNK;
+        server_expect(s, INPUT_CHUNK);
         s->chunk_done = s->chunk_left == 0;
     } else {
-        s->input = INPUT_DATA;
+        server_expect(s, INPUT_DATA);
         server_reply(s, REPLY_DATA_GO);
     }
 }
@@ -58,7 +58,7 @@ void server_message_no_go(struct smtp_server *s, const struct smtp_decision *ref
     server_transaction_reset(s);
     server_defer_decision(s, refusal);
     s->chunk_dropped = true;
-    s->input = INPUT_CHUNK;
+    server_expect(s, INPUT_CHUNK);
     s->chunk_done = s->chunk_left == 0;
 }
 
@@ -174,7 +174,7 @@ static void end_lost(struct smtp_server *s)
 
 void server_message_end(struct smtp_server *s)
 {
-    s->input = INPUT_COMMAND;
+    server_expect(s, INPUT_COMMAND);
     if (server_message_lost(s)) {
         end_lost(s);
         return;
@@ -186,6 +186,9 @@ void server_message_end(struct smtp_server *s)
                                       .repaired_lf = s->text.repaired};
     if (end.repaired_lf > 0) {
         server_event(s, SMTP_EVENT_BARE_LF_REPAIRED);
+    }
+    if (server_ended(s)) { /* the owner closed the session within the last callback */
+        return;
     }
     s->begun = false; /* from here the owner answers for it, whatever becomes of the connection */
     s->wait = WAIT_RESULT;

@@ -144,6 +144,13 @@ bool server_ended(const struct smtp_server *s)
     return s->input == INPUT_ENDED;
 }
 
+void server_expect(struct smtp_server *s, enum server_input input)
+{
+    if (!server_ended(s)) {
+        s->input = (uint8_t)input;
+    }
+}
+
 void server_end(struct smtp_server *s)
 {
     if (server_ended(s)) {
@@ -161,7 +168,8 @@ void smtp_server_close(struct smtp_server *s, const struct smtp_decision *reply)
         return;
     }
     if (s->input != INPUT_TLS) {
-        (void)server_reply_decision(s, reply, REPLY_OK);
+        const struct smtp_decision down = {421, {4, 3, 2}, SPAN_LIT("Service closes")};
+        (void)server_reply_decision(s, reply->code >= 400 ? reply : &down, REPLY_NONE);
     }
     server_end(s);
     if (!s->feeding) {
@@ -385,7 +393,7 @@ static enum reply line_fault_reply(enum smtp_line_fault fault)
 
 static void skip_line(struct smtp_server *s, bool cr)
 {
-    s->input = INPUT_SKIP_LINE;
+    server_expect(s, INPUT_SKIP_LINE);
     s->skip_cr = cr;
 }
 
@@ -451,7 +459,7 @@ static size_t take_skip_line(struct smtp_server *s, struct span in)
     size_t used = smtp_line_skip(in, &cr, &found);
     s->skip_cr = cr;
     if (found) {
-        s->input = INPUT_COMMAND;
+        server_expect(s, INPUT_COMMAND);
     }
     return used;
 }

@@ -10,17 +10,28 @@ static bool begins(struct span s, const char *with)
     return s.len >= len && memcmp(s.ptr, with, len) == 0;
 }
 
+static void touch(struct fake *f)
+{
+    const struct smtp_decision gone = {421, {4, 3, 2}, SPAN_LIT("Going down")};
+    if (++f->callbacks == f->close_at) {
+        f->asked = FAKE_NONE;
+        smtp_server_close(f->s, &gone);
+    }
+}
+
 static void on_event(void *arg, enum smtp_event event)
 {
     struct fake *f = arg;
     assert(event < SMTP_EVENT_COUNT && smtp_event_name(event) != NULL);
     f->events[event]++;
+    touch(f);
 }
 
 static void on_starttls(void *arg)
 {
     struct fake *f = arg;
     f->tls_wanted = true;
+    touch(f);
 }
 
 static size_t on_binding(void *arg, enum smtp_binding type, uint8_t octets[static SMTP_BINDING_MAX])
@@ -37,6 +48,7 @@ static void ask(struct fake *f, enum fake_question question)
 {
     assert(f->asked == FAKE_NONE);
     f->asked = question;
+    touch(f);
     if (!f->later) {
         fake_answer(f);
     }
@@ -104,6 +116,7 @@ static struct smtp_decision on_mail(void *arg, const struct smtp_mail *mail)
         buf_clear(&f->senders);
         (void)buf_append(&f->senders, mail->sender.mailbox.ptr, mail->sender.mailbox.len);
     }
+    touch(f);
     return d;
 }
 
@@ -116,6 +129,7 @@ static struct smtp_decision on_rcpt(void *arg, const struct smtp_rcpt *rcpt)
         (void)buf_append_byte(&f->senders, '>');
         (void)buf_append(&f->senders, rcpt->recipient.mailbox.ptr, rcpt->recipient.mailbox.len);
     }
+    touch(f);
     return d;
 }
 
@@ -138,6 +152,10 @@ static enum smtp_body_verdict on_body(void *arg, struct span octets)
     (void)buf_append(&f->body, octets.ptr, octets.len);
     assert(f->body.len <= f->config.limits.size_max);
     f->body_calls++;
+    touch(f);
+    if (!f->open) {
+        return SMTP_BODY_MORE; /* aborted just now */
+    }
     if (f->refuse_after > 0 && f->body.len >= f->refuse_after) {
         f->open = false;
         smtp_server_message_refuse(f->s, &fake_later);
@@ -169,6 +187,7 @@ static void on_abort(void *arg)
     f->open = false;
     f->asked = FAKE_NONE;
     f->aborts++;
+    touch(f);
 }
 
 static void on_transaction_end(void *arg)
@@ -177,6 +196,7 @@ static void on_transaction_end(void *arg)
     assert(f->in_mail && !f->open);
     f->in_mail = false;
     f->ends++;
+    touch(f);
 }
 
 void fake_init(struct fake *f)

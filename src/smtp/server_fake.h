@@ -23,6 +23,7 @@ struct fake {
     unsigned pause_every;             /* body() pauses at each n-th call; 0: never */
     uint64_t refuse_after;            /* octets of body after which the owner gives up; 0: never */
     bool certificate, no_binding;
+    unsigned close_at; /* it closes the session within its n-th callback of any kind; 0: never */
     /* what it saw */
     struct buf out;     /* every reply octet */
     struct buf body;    /* of the message under way */
@@ -30,6 +31,7 @@ struct fake {
     struct buf senders; /* "sender>recipient;" */
     struct smtp_body_end end;
     unsigned events[SMTP_EVENT_COUNT];
+    unsigned callbacks;
     unsigned messages, aborts, ends, begins, logins, body_calls;
     bool tls_wanted, open; /* open: between data_begin() and body_end() or abort() */
     bool in_mail;

@@ -64,13 +64,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     struct span in = {data + 4, size - 4};
     configure(&whole, data);
-    run(&whole, in, 0);
     configure(&cut, data);
     cut.later = true;
     cut.pause_every = data[2] % 4;
+    whole.close_at = cut.close_at = data[2] / 4;
+    run(&whole, in, 0);
     run(&cut, in, 1U + data[3]);
-    /* An owner that gives up after so many octets gives up earlier when they come in small pieces. */
-    bool timed = whole.refuse_after > 0 ||
+    /* An owner that gives up after so many octets, or calls, gives up elsewhere when they come in small pieces. */
+    bool timed = whole.refuse_after > 0 || whole.close_at > 0 ||
                  whole.events[SMTP_EVENT_STARTTLS_PIPELINED] + cut.events[SMTP_EVENT_STARTTLS_PIPELINED] +
                          whole.events[SMTP_EVENT_DATA_PIPELINED] + cut.events[SMTP_EVENT_DATA_PIPELINED] +
                          cut.tls_wanted + whole.tls_wanted >

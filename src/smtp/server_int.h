@@ -175,6 +175,7 @@ void server_raw(struct smtp_server *s, struct span octets);
 void server_out_of_memory(struct smtp_server *s);
 void server_end(struct smtp_server *s); /* no more input; aborts what is under way */
 bool server_ended(const struct smtp_server *s);
+void server_expect(struct smtp_server *s, enum server_input input); /* nothing once the session has ended */
 /* Every way out of a transaction: sender, recipients, message, chunks are forgotten together. */
 void server_transaction_reset(struct smtp_server *s);
 

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "smtp/server_fake.h"
+#include "smtp/server_int.h"
 
 #define STEPS_MAX 16
 
@@ -909,6 +910,45 @@ static void close_while_asked(void **state)
     }
 }
 
+/* Whatever the owner is told or asked, it may close the session there and then. */
+static void close_within_any_callback(void **state)
+{
+    static const char *const texts[] = {
+        "EHLO x\r\nAUTH PLAIN " USER_PASS "\r\nAUTH PLAIN\r\n",
+        "EHLO x\r\nAUTH LOGIN\r\nbm8=\r\nbm8=\r\nAUTH SCRAM-SHA-256 biwsbj11c2VyLHI9YWJj\r\n*\r\n",
+        "EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx\r\n.\r\n",
+        "EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx\n.\n\r\n.\r\nNOOP\r\n",
+        "EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 3\r\na\r\nBDAT 1 LAST\r\nb",
+        "EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 0 LAST\r\nBDAT 3 LAST\r\nabc",
+        "EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 3\r\na\nbRSET\r\nXYZZY\r\n",
+        "EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 3\r\na\r\nRSET\r\n",
+        "EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\na\nb\r\n.\r\nNOOP\r\n",
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        for (unsigned how = 0; how < 4; how++) {
+            bool closed = true;
+            for (unsigned at = 1; closed; at++) {
+                struct fake f;
+                start(&f, implicit);
+                f.s->may_relay = true;
+                f.later = (how & 1) != 0;
+                f.config.repair_bare_lf = (how & 2) != 0;
+                f.close_at = at;
+                send_text(&f, texts[i]);
+                closed = f.callbacks >= at;
+                assert_int_equal(smtp_server_wants_close(f.s), closed);
+                assert_false(smtp_server_waiting(f.s));
+                if (closed) {
+                    assert_false(f.open);
+                    assert_false(f.in_mail);
+                }
+                fake_fini(&f);
+            }
+        }
+    }
+}
+
 /* A client that does not read its replies stops being read. */
 static void output_is_bounded(void **state)
 {
@@ -993,6 +1033,7 @@ int main(void)
         cmocka_unit_test(refusals_end_with_url_and_session),
         cmocka_unit_test(close_from_outside),
         cmocka_unit_test(close_while_asked),
+        cmocka_unit_test(close_within_any_callback),
         cmocka_unit_test(output_is_bounded),
         cmocka_unit_test(lost_message_is_bounded),
         cmocka_unit_test(idle_is_small),
