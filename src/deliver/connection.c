@@ -12,12 +12,11 @@
 #include "process/stream.h"
 #include "smtp/client.h"
 
-#define GATHER_MAX  (CONNECTION_WINDOW + 64U * 1024U) /* a short message, its dots and its end leave in one write */
-#define PENDING_MAX (1024U * 1024U)                   /* of a long one: waits until the kernel takes it */
-#define QUIT_MS     5000
-#define TLS_TEXT    100
-#define LABEL_MAX   (DNS_NAME_MAX + NET_ADDRESS_TEXT + 16)
-#define ABORT_MS    1
+#define GATHER_MAX (CONNECTION_WINDOW + 64U * 1024U) /* a short message, its dots and its end leave in one write */
+#define QUIT_MS    5000
+#define TLS_TEXT   100
+#define LABEL_MAX  (DNS_NAME_MAX + NET_ADDRESS_TEXT + 16)
+#define ABORT_MS   1
 
 #define CODE_CLOSING 421 /* RFC 5321 section 3.8 */
 #define CODE_NO_MAIL 521 /* RFC 7504 */
@@ -401,8 +400,8 @@ static void pump(struct connection *c)
     static uint8_t gather[GATHER_MAX];
     size_t n = 0;
     for (;;) {
-        if (c->window != NULL && stream_pending(c->stream) >= PENDING_MAX) {
-            break;
+        if (c->window != NULL && stream_pending(c->stream) > 0) {
+            break; /* a window at a time, so that the clock of a slow peer is set again with each */
         }
         struct span out = smtp_client_output(c->client);
         if (out.len == 0) {

@@ -4,12 +4,14 @@ All of it in a network namespace of its own. KIDOBAN_DELIVER_HARNESS names the h
 """
 import json
 import os
+import pathlib
 import shutil
 import socket
 import socketserver
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -247,17 +249,18 @@ def wait_for(what, seconds=10):
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world():
     if os.geteuid() != 0 or not HARNESS or not shutil.which("nsd"):
         pytest.skip("needs root, nsd and KIDOBAN_DELIVER_HARNESS")
     import trustme
-    d = tmp_path_factory.mktemp("deliver")
+    d = pathlib.Path(tempfile.mkdtemp(prefix="kidoban-deliver."))  # pytest's own folders are closed to Postfix's user
     os.chmod(d, 0o755)
     subprocess.run(["ip", "netns", "add", NETNS], check=True)
     started = []
     try:
         run_ns("ip", "link", "set", "lo", "up")
         run_ns("ip", "addr", "add", "fd00::11/128", "dev", "lo", "nodad")
+        run_ns("ip", "addr", "add", "127.0.0.30/32", "dev", "lo")  # Postfix wants to see it there
         run_ns("sysctl", "-q", "net.ipv4.ip_unprivileged_port_start=0")
         (d / "zone").write_text(ZONE)
         (d / "nsd.conf").write_text(f"""
@@ -292,6 +295,7 @@ zone:
             p.terminate()
             p.wait(10)
         subprocess.run(["ip", "netns", "delete", NETNS])
+        shutil.rmtree(d, ignore_errors=True)
 
 
 def config(d, routes="", delivery="", name="kidoban.yaml"):
@@ -588,6 +592,91 @@ def test_stop_finishes_what_it_began(world, messages):
     e = d.stop(5000)
     assert e["status"] == 0
     assert d.outcomes(n)[0]["result"] == "delivered"
+
+
+def test_resolving_from_the_root(world, messages):
+    """Without forwarders and with DNSSEC, in a network that leads nowhere: nothing is known, so nothing bounces."""
+    text = config(world, name="root.yaml").read_text()
+    (world / "root.yaml").write_text("\n".join(l for l in text.split("\n") if "resolver:" not in l))
+    d = Deliver(world / "root.yaml")
+    d.world, d.id = world, 7000
+    (o,) = d.outcomes(send(d, "to@example.org"), seconds=40)
+    assert (o["result"], o["enhanced"]) == ("temporary", "4.4.3"), o
+    assert d.stop()["status"] == 0
+
+
+POSTFIX_MASTER = """
+smtp      inet  n       -       n       -       -       smtpd
+pickup    unix  n       -       n       60      1       pickup
+cleanup   unix  n       -       n       -       0       cleanup
+qmgr      unix  n       -       n       300     1       qmgr
+tlsmgr    unix  -       -       n       1000?   1       tlsmgr
+rewrite   unix  -       -       n       -       -       trivial-rewrite
+bounce    unix  -       -       n       -       0       bounce
+defer     unix  -       -       n       -       0       bounce
+trace     unix  -       -       n       -       0       bounce
+error     unix  -       -       n       -       -       error
+retry     unix  -       -       n       -       -       error
+proxymap  unix  -       -       n       -       -       proxymap
+anvil     unix  -       -       n       -       1       anvil
+scache    unix  -       -       n       -       1       scache
+virtual   unix  -       n       n       -       -       virtual
+postlog   unix-dgram n  -       n       -       1       postlogd
+"""
+
+
+@pytest.fixture(scope="module")
+def postfix(world):
+    if not shutil.which("postfix"):
+        pytest.skip("needs postfix")
+    d = world / "postfix"
+    for sub in ("etc", "spool", "data", "mail"):
+        (d / sub).mkdir(parents=True)
+    subprocess.run(["chown", "postfix", str(d / "data")], check=True)
+    os.chmod(d / "mail", 0o777)
+    (d / "etc/master.cf").write_text(POSTFIX_MASTER)
+    (d / "etc/main.cf").write_text(f"""
+compatibility_level = 3.6
+queue_directory = {d}/spool
+data_directory = {d}/data
+maillog_file = {d}/log
+maillog_file_prefixes = {d}
+myhostname = mx30.test
+inet_interfaces = 127.0.0.30
+mydestination =
+virtual_mailbox_domains = postfix.test
+virtual_mailbox_base = {d}/mail
+virtual_mailbox_maps = inline:{{ to@postfix.test=to, second@postfix.test=second }}
+virtual_uid_maps = static:65534
+virtual_gid_maps = static:65534
+smtpd_tls_cert_file = {world}/sink.pem
+smtpd_tls_key_file = {world}/sink.pem
+smtpd_tls_security_level = may
+smtpd_recipient_restrictions = reject_unauth_destination
+message_size_limit = 1000000
+""")
+    begun = subprocess.run(["ip", "netns", "exec", NETNS, "postfix", "-c", str(d / "etc"), "start"],
+                           capture_output=True, text=True, timeout=60)
+    assert begun.returncode == 0, begun.stderr
+    yield d
+    subprocess.run(["ip", "netns", "exec", NETNS, "postfix", "-c", str(d / "etc"), "stop"], capture_output=True)
+
+
+def test_postfix(deliver, postfix):
+    greeted = ["ip", "netns", "exec", NETNS, "/bin/bash", "-c", "exec 3<>/dev/tcp/127.0.0.30/25"]
+    wait_for(lambda: subprocess.run(greeted, capture_output=True).returncode == 0)
+    o = deliver.outcomes(send(deliver, "to@postfix.test,nobody@postfix.test,second@postfix.test"), 3)
+    assert [x["result"] for x in o] == ["delivered", "permanent", "delivered"], o
+    assert o[1]["code"] == 550 and o[1]["enhanced"] == "5.1.1"
+    assert o[0]["tls"].startswith("TLSv1.3")
+    for i in range(20):
+        deliver.outcomes(send(deliver, "to@postfix.test"))
+    (o,) = deliver.outcomes(send(deliver, "to@postfix.test", "large"))
+    assert (o["result"], o["enhanced"][:4]) == ("permanent", "5.3."), o  # its SIZE is smaller than that
+    wait_for(lambda: (postfix / "mail/to").exists() and
+             (postfix / "mail/to").read_bytes().count(b"Subject: small") == 21)
+    text = (postfix / "mail/second").read_bytes()
+    assert b"Subject: small" in text and b"\n.dot\n..two\nend\n" in text
 
 
 def test_verified_certificate(world, messages):
