@@ -37,7 +37,9 @@ static json_t *selection(const char *verb, int argc, char **argv, bool everythin
 
 static void add_row(void *arg, json_t *line)
 {
-    cli_table_add(arg, line);
+    if (json_object_get(line, "id") != NULL) { /* the last line has the count */
+        cli_table_add(arg, line);
+    }
 }
 
 int cli_queue_list(struct cli *c, int argc, char **argv)

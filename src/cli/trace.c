@@ -217,7 +217,7 @@ static void ids_free(struct trace *t)
 static void print_next(void *arg, json_t *line)
 {
     const struct cli *c = arg;
-    if (!c->json) {
+    if (!c->json && json_object_get(line, "id") != NULL) {
         const char *state = json_string_value(json_object_get(line, "state"));
         const char *next = json_string_value(json_object_get(line, "next"));
         (void)printf("%s is in the queue: %s%s%s\n", json_string_value(json_object_get(line, "id")),

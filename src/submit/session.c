@@ -328,6 +328,8 @@ static bool take_account(struct session *s, const struct vault_verdict *v)
     for (size_t i = 0; i < v->identities_count; i++) {
         octets += v->identities[i].len;
     }
+    free(s->account); /* of an exchange that was good and then cancelled */
+    free(s->identities);
     s->account = span_dup(v->account);
     s->identities = malloc(octets > 0 ? octets : 1);
     if (s->account == NULL || s->identities == NULL) {
@@ -475,6 +477,11 @@ static size_t read_proxy(struct session *s, struct span octets)
     return used;
 }
 
+static bool takes_input(const struct session *s)
+{
+    return !s->over && s->phase == PHASE_DIALOGUE && !smtp_server_waiting(s->smtp);
+}
+
 static size_t on_read(void *arg, struct span octets)
 {
     struct session *s = arg;
@@ -484,8 +491,12 @@ static size_t on_read(void *arg, struct span octets)
     if (s->phase == PHASE_PROXY) {
         return read_proxy(s, octets);
     }
-    size_t taken = smtp_server_feed(s->smtp, octets.ptr, octets.len);
-    settle(s);
+    size_t taken = 0;
+    for (size_t n = 1; n > 0 && taken < octets.len && takes_input(s);) {
+        n = smtp_server_feed(s->smtp, octets.ptr + taken, octets.len - taken);
+        taken += n;
+        settle(s); /* room for replies, or an answer that was given at once: the engine may take more now */
+    }
     if (!s->over && s->phase == PHASE_DIALOGUE && (taken < octets.len || smtp_server_waiting(s->smtp))) {
         stream_read_pause(s->stream);
     }
