@@ -238,6 +238,7 @@ static int configure(struct guard_process *g)
     for (size_t i = 0; i < c->limits_count && r == 0; i++) {
         for (size_t k = 0; k < c->limits[i].windows_count && r == 0; k++) {
             r = count < LIMITS_MAX ? 0 : -E2BIG;
+            r = r == 0 && strlen(c->limits[i].name) > LIMITS_NAME_MAX ? -ENAMETOOLONG : r;
             if (r == 0) {
                 limit_of(&c->limits[i], &c->limits[i].windows[k], &list[count++]);
             }

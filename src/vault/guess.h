@@ -46,7 +46,7 @@ void guess_configure(struct guess *g, const struct guess_settings *settings);
 struct guess_outcome guess_failed(struct guess *g, const struct guess_who *who, struct span what, uint64_t now_ms);
 void guess_succeeded(struct guess *g, const struct guess_who *who, uint64_t now_ms);
 uint64_t guess_wait_ms(const struct guess *g, const struct guess_who *who, uint64_t now_ms);
-/* Of the network alone: is it one from which too much is guessed? */
+/* For what was guessed from this network, at this account or others; not what the world guesses at the account. */
 uint64_t guess_network_wait_ms(const struct guess *g, const struct guess_who *who, uint64_t now_ms);
 /* Was this account's password right from this network lately? */
 bool guess_is_known(const struct guess *g, const struct guess_who *who, uint64_t now_ms);

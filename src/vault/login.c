@@ -228,11 +228,21 @@ static void on_timer_closed(uv_handle_t *h)
     login_free(h->data);
 }
 
+/* Nobody wants the answer, or it was given. What a thread works on is freed when it is done, and still counts as a
+ * guess. */
+static void detach(struct login *l)
+{
+    HASH_DEL(l->peer->logins, l);
+    l->peer = NULL;
+    if (l->held) {
+        uv_close((uv_handle_t *)&l->timer, on_timer_closed);
+    }
+}
+
 static void on_timer(uv_timer_t *t)
 {
-    struct login *l = t->data;
-    answer(l);
-    uv_close((uv_handle_t *)t, on_timer_closed);
+    answer(t->data);
+    detach(t->data);
 }
 
 static void answer_after(struct login *l, uint64_t wait_ms)
@@ -338,14 +348,15 @@ static struct slowed *slowed_of(struct vault *v, const struct net_address *addre
     return s;
 }
 
-/* A network that is being slowed may have few logins under way: else it would only ask in parallel. Never asked of who
- * is known from there. */
+/* Who is being slowed may have few logins under way: else he would only ask in parallel. The world's guessing at the
+ * account does not count here, or it would keep its owner out; nor a neighbour's, for who is known from there. */
 static bool admit(struct login *l)
 {
     struct vault *v = l->vault;
     struct guess_who who = who_of(l);
     uint64_t now_ms = clock_mono_ms();
-    if (guess_is_known(v->guess, &who, now_ms) || guess_network_wait_ms(v->guess, &who, now_ms) == 0) {
+    bool known = guess_is_known(v->guess, &who, now_ms);
+    if ((known ? guess_wait_ms(v->guess, &who, now_ms) : guess_network_wait_ms(v->guess, &who, now_ms)) == 0) {
         return true;
     }
     struct slowed *s = slowed_of(v, &l->address, true);
@@ -686,16 +697,6 @@ int login_certificate(struct vault_peer *p, uint64_t question, struct span paylo
         answer_after(l, 0);
     }
     return 0;
-}
-
-/* Nobody wants the answer. What a thread works on is freed when it is done, and still counts as a guess. */
-static void detach(struct login *l)
-{
-    HASH_DEL(l->peer->logins, l);
-    l->peer = NULL;
-    if (l->held && !uv_is_closing((uv_handle_t *)&l->timer)) {
-        uv_close((uv_handle_t *)&l->timer, on_timer_closed);
-    }
 }
 
 void login_cancel(struct vault_peer *p, uint64_t question)
