@@ -686,12 +686,15 @@ static void read_routes(struct schema_context *x, const struct schema_field *f, 
         struct route_reading r = {.tls = -1, .route = {.at = item->at}};
         schema_read_map(x, item, route_fields, &r);
         finish_route(x, &r);
+        if (r.tls == -1 && r.via == VIA_MX) {
+            r.route.tls = c->delivery.tls;
+        }
         free(r.domain);
         free(r.to);
         c->routes[c->routes_count++] = r.route;
     }
     if (node == NULL && c->routes != NULL) {
-        c->routes[0] = (struct config_route){.domain = strdup("*"), .via = VIA_MX, .tls = TLS_MAY};
+        c->routes[0] = (struct config_route){.domain = strdup("*"), .via = VIA_MX, .tls = c->delivery.tls};
         c->routes_count = 1;
     }
 }

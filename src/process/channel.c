@@ -26,6 +26,7 @@ struct channel {
     uv_poll_t poll;
     uv_prepare_t flush;
     int fd;
+    int events; /* what libuv polls for now */
     const struct channel_ops *ops;
     void *arg;
     struct buf in, out;
@@ -288,6 +289,10 @@ static void set_poll(struct channel *ch)
         return;
     }
     int events = (ch->paused ? 0 : UV_READABLE) | (ch->out.len > 0 ? UV_WRITABLE : 0);
+    if (events == ch->events) {
+        return; /* each change is a system call */
+    }
+    ch->events = events;
     if (events == 0) {
         (void)uv_poll_stop(&ch->poll);
     } else {
