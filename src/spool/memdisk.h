@@ -1,0 +1,46 @@
+/*
+ * memdisk.h: a disk in memory for tests and simulations: it knows what was synced and what was not, builds the states
+ * that a power cut may leave, and fails the n-th call on demand. Not part of the daemon.
+ *
+ * Model: a write lasts in units of 512 octets, each unsynced unit on its own; fdatasync makes a file's octets and size
+ * last, and a failed one forgets that they were dirty (as ext4, XFS and Btrfs do); names last in the order in which
+ * they were changed, at the latest with the directory's sync.
+ */
+#ifndef KIDOBAN_SPOOL_MEMDISK_H
+#define KIDOBAN_SPOOL_MEMDISK_H
+
+#include <stdbool.h>
+
+#include "spool/disk.h"
+
+struct memdisk;
+
+struct memdisk *memdisk_new(uint64_t total);
+void memdisk_free(struct memdisk **d);
+struct spool_disk memdisk_calls(struct memdisk *d);
+
+/* Calls that change something or sync are counted from 1. The one with number `at` fails with -error (for `times`
+ * calls). */
+void memdisk_fail(struct memdisk *d, uint64_t at, uint64_t times, int error);
+/* From call number `at` on nothing has any effect (all fail with -EIO): the power is off. 0: never. */
+void memdisk_cut(struct memdisk *d, uint64_t at);
+bool memdisk_is_cut(const struct memdisk *d);
+uint64_t memdisk_calls_made(const struct memdisk *d);
+uint64_t memdisk_syncs(const struct memdisk *d);
+
+enum memdisk_loss {
+    MEMDISK_LOSE_ALL,    /* nothing unsynced lasts */
+    MEMDISK_LOSE_NONE,   /* everything lasts: a kill -9 */
+    MEMDISK_LOSE_RANDOM, /* each unit and each name by chance */
+};
+/* The disk as the next start finds it: descriptors and locks gone, calls work again. */
+void memdisk_power_on(struct memdisk *d, enum memdisk_loss loss, uint64_t seed);
+
+/* For damage: a file's octets as they are; NULL when there is none. Changes are the disk's. */
+uint8_t *memdisk_octets(struct memdisk *d, const char *path, size_t *ret_size);
+int memdisk_truncate(struct memdisk *d, const char *path, size_t size);
+struct memdisk *memdisk_copy(const struct memdisk *d);
+void memdisk_set_free(struct memdisk *d, uint64_t free_octets, uint64_t inodes);
+size_t memdisk_open_files(const struct memdisk *d);
+
+#endif

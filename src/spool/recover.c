@@ -1,0 +1,799 @@
+#include "spool/recover.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/id.h"
+#include "spool/segment.h"
+#include "spool/snapshot.h"
+
+#define DOWNTIME_MAX_MS (60U * 60 * 1000) /* what a wall clock may claim about the time we were down */
+#define NAME_ASIDE_SIZE 64
+
+/* A segment file as it was found. */
+struct found_segment {
+    uint64_t seq, size, previous_batch;
+    bool lived;
+};
+
+/* A message of the last batch: its octets are looked at, since it may be torn. */
+struct last_message {
+    uint64_t id, offset;
+};
+
+struct recovering {
+    const struct spool_disk *disk;
+    struct index *ix;
+    const struct recover_options *options;
+    struct recovery *out;
+    struct found_segment *found;
+    size_t found_count, found_cap;
+    uint64_t tail, head;
+    uint64_t batch; /* number of the last one replayed */
+    uint64_t last_spool_ms, last_wall_ms;
+    uint64_t last_segment;
+    struct last_message *last;
+    size_t last_count, last_cap;
+    uint64_t head_end; /* where the head's next batch begins */
+    bool head_sealed;  /* something at its end may not be written over */
+    bool salvaging;
+    struct record_scratch *scratch;
+    int error;
+};
+
+const char *recover_event_words(enum recover_event e)
+{
+    static const char *const words[RECOVER_EVENT_COUNT] = {
+        [RECOVER_TORN] = "the last batch is not whole; it was never acknowledged",
+        [RECOVER_DAMAGED_BATCH] = "a batch does not match its checksum",
+        [RECOVER_DAMAGED_RECORD] = "a record cannot be read",
+        [RECOVER_DAMAGED_HEADER] = "a segment's header does not match its checksum; its batches were read without it",
+        [RECOVER_DAMAGED_SEGMENT] = "nothing in a segment matches its checksum",
+        [RECOVER_MISSING_SEGMENT] = "a segment is missing",
+        [RECOVER_TORN_MESSAGE] = "octets of a message in the last batch do not match their checksum",
+        [RECOVER_MISSING_LARGE] = "the file of a large message is missing",
+        [RECOVER_MISSING_OCTETS] = "the segment of a message is missing",
+        [RECOVER_DAMAGED_SNAPSHOT] = "the snapshot cannot be used; the log was replayed",
+        [RECOVER_PROGRESS] = "progress",
+    };
+    return words[e];
+}
+
+static void tell(const struct recovering *rc, enum recover_event event, uint64_t id, uint64_t segment, uint64_t offset,
+                 uint64_t length, const char *aside)
+{
+    const struct recover_report report = {event, id, segment, offset, length, aside};
+    if (rc->options->found != NULL) {
+        rc->options->found(rc->options->arg, &report);
+    }
+}
+
+static bool array_room(void **array, size_t *cap, size_t count, size_t size)
+{
+    if (count < *cap) {
+        return true;
+    }
+    size_t grown_cap = *cap == 0 ? 64 : *cap * 2;
+    void *grown = reallocarray(*array, grown_cap, size);
+    if (grown == NULL) {
+        return false;
+    }
+    *array = grown;
+    *cap = grown_cap;
+    return true;
+}
+
+/* --- what files there are --- */
+
+static int file_each(void *arg, const char *name)
+{
+    struct recovering *rc = arg;
+    uint64_t seq;
+    if (segment_name_parse(name, &seq) < 0) {
+        return 0;
+    }
+    if (!array_room((void **)&rc->found, &rc->found_cap, rc->found_count, sizeof(*rc->found))) {
+        return -ENOMEM;
+    }
+    rc->found[rc->found_count++] = (struct found_segment){.seq = seq};
+    return 0;
+}
+
+static int found_compare(const void *a, const void *b)
+{
+    uint64_t x = ((const struct found_segment *)a)->seq, y = ((const struct found_segment *)b)->seq;
+    return x < y ? -1 : x > y;
+}
+
+static const struct found_segment *found_at(const struct recovering *rc, uint64_t seq)
+{
+    struct found_segment key = {.seq = seq};
+    return rc->found_count == 0 ? NULL : bsearch(&key, rc->found, rc->found_count, sizeof(key), found_compare);
+}
+
+static int segments_look(struct recovering *rc)
+{
+    int r = rc->disk->list(rc->disk->arg, ".", file_each, rc);
+    if (r < 0) {
+        return r;
+    }
+    if (rc->found_count > 0) {
+        qsort(rc->found, rc->found_count, sizeof(*rc->found), found_compare);
+    }
+    for (size_t i = 0; i < rc->found_count; i++) {
+        struct segment_reader reader;
+        struct found_segment *f = &rc->found[i];
+        r = segment_reader_open(&reader, rc->disk, f->seq);
+        if (r == -EPROTONOSUPPORT || r == -ENOMEM) {
+            return r;
+        }
+        if (r >= 0) {
+            f->lived = r == 1;
+            f->size = reader.size;
+            f->previous_batch = reader.previous_batch;
+            segment_reader_close(&reader);
+        }
+    }
+    return 0;
+}
+
+/* Every batch of a segment that verifies, in order, and the gaps between. */
+struct walk {
+    struct recovering *rc;
+    struct segment_reader reader;
+    uint64_t after;    /* batches up to this number are not expected here */
+    uint64_t expected; /* the segment holds batches up to this number at least */
+    bool search;       /* look behind what does not verify in any case */
+    uint64_t at;
+    uint64_t gap_from, gap_length; /* before the batch just returned; length 0: none */
+};
+
+/* 1: the next batch; 0: the end, w->at is where; -errno. */
+static int walk_next(struct walk *w, struct segment_batch *ret)
+{
+    int r = segment_read_batch(&w->reader, w->at, ret);
+    w->gap_length = 0;
+    if (r == 1 && ret->header.seq <= w->after) {
+        r = 0;
+    }
+    if (r == 0 && (w->search || w->expected > w->after)) {
+        uint64_t found;
+        r = segment_search(&w->reader, w->at + SPOOL_BLOCK, w->after, &found);
+        if (r == 1) {
+            w->gap_from = w->at;
+            w->gap_length = found - w->at;
+            w->at = found;
+            r = segment_read_batch(&w->reader, w->at, ret);
+        }
+    }
+    if (r == 1) {
+        w->after = ret->header.seq;
+        w->at += batch_size(&ret->header);
+    }
+    return r;
+}
+
+/* Reads the highest segment that has a batch: what it says is the tail. */
+static int tail_find(struct recovering *rc)
+{
+    for (size_t i = rc->found_count; i > 0; i--) {
+        if (!rc->found[i - 1].lived) {
+            continue;
+        }
+        struct segment_batch b;
+        struct walk w = {.rc = rc, .search = true, .at = SPOOL_BLOCK};
+        uint64_t tail = 0;
+        int r = segment_reader_open(&w.reader, rc->disk, rc->found[i - 1].seq);
+        while (r == 1 && (r = walk_next(&w, &b)) == 1) {
+            tail = b.header.tail > tail ? b.header.tail : tail;
+        }
+        segment_reader_close(&w.reader);
+        if (r < 0) {
+            return r;
+        }
+        if (rc->head == 0 && tail != 0) {
+            rc->head = rc->found[i - 1].seq;
+        }
+        if (tail != 0) {
+            rc->tail = tail <= rc->head ? tail : rc->head;
+            return 0;
+        }
+    }
+    return 0;
+}
+
+/* --- replay --- */
+
+static void maybe_done(struct recovering *rc, struct message *m)
+{
+    if (index_is_done(m)) {
+        index_remove(rc->ix, m);
+    }
+}
+
+static int ids_add(uint64_t **ids, size_t *count, uint64_t id)
+{
+    uint64_t *grown = reallocarray(*ids, *count + 1, sizeof(*grown));
+    if (grown == NULL) {
+        return -ENOMEM;
+    }
+    *ids = grown;
+    (*ids)[(*count)++] = id;
+    return 0;
+}
+
+/* A message from a damaged batch is taken only when its octets are whole. 1, 0: left to what was set aside; -ENOMEM. */
+static int salvage_allowed(struct recovering *rc, const struct record_message *m, uint64_t segment, uint64_t offset)
+{
+    struct octets_place p = {m->id, segment, offset, m->place.length, m->place.xxh3, m->place.kind == PLACE_LARGE};
+    uint8_t *head = NULL;
+    int r = octets_read(rc->disk, &p, 0, &head);
+    if (r < 0) {
+        return r == -ENOMEM ? r : 0;
+    }
+    r = ids_add(&rc->out->salvaged, &rc->out->salvaged_count, m->id);
+    return r < 0 ? r : 1;
+}
+
+static int message_replay(struct recovering *rc, const struct segment_batch *b, const struct record *rec)
+{
+    struct record_message m;
+    int r = record_message_decode(rec->payload, &m, rc->scratch);
+    uint64_t offset = 0;
+    if (r < 0) {
+        return r;
+    }
+    if (m.place.kind == PLACE_INLINE) {
+        if (m.place.offset > b->header.octets_length || m.place.length > b->header.octets_length - m.place.offset) {
+            return -EBADMSG;
+        }
+        offset = b->octets_at + m.place.offset;
+    } else if (m.place.kind == PLACE_EMBEDDED) {
+        offset = b->offset + BATCH_HEADER_SIZE + (uint64_t)(m.embedded.ptr - b->meta.ptr);
+    } else if (m.place.kind != PLACE_LARGE) {
+        return -EBADMSG;
+    }
+    if (rc->salvaging) {
+        r = salvage_allowed(rc, &m, b->header.segment, offset);
+        if (r == 0 && m.place.kind == PLACE_INLINE && b->octets_at_else != 0) {
+            offset = b->octets_at_else + m.place.offset;
+            r = salvage_allowed(rc, &m, b->header.segment, offset);
+        }
+        if (r <= 0) {
+            return r;
+        }
+    }
+    struct message *put = index_put(rc->ix, &m, b->header.segment, offset);
+    if (put == NULL) {
+        return -ENOMEM;
+    }
+    if (m.place.kind == PLACE_INLINE && !rc->salvaging) {
+        if (!array_room((void **)&rc->last, &rc->last_cap, rc->last_count, sizeof(*rc->last))) {
+            return -ENOMEM;
+        }
+        rc->last[rc->last_count++] = (struct last_message){m.id, offset};
+    }
+    maybe_done(rc, put);
+    return 0;
+}
+
+static int outcome_replay(struct recovering *rc, const struct record *rec)
+{
+    struct record_outcome o;
+    int r = record_outcome_decode(rec->payload, &o, rc->scratch);
+    struct message *m = r == 0 ? index_find(rc->ix, o.id) : NULL;
+    if (m != NULL) {
+        index_apply_outcome(rc->ix, m, &o);
+        maybe_done(rc, m);
+    }
+    return r;
+}
+
+static int change_replay(struct recovering *rc, const struct record *rec)
+{
+    struct record_change c;
+    int r = record_change_decode(rec, &c);
+    struct message *m = r == 0 ? index_find(rc->ix, c.id) : NULL;
+    if (m == NULL) {
+        return r;
+    }
+    if (rec->type == RECORD_HOLD) {
+        index_apply_hold(rc->ix, m, c.words);
+    } else if (rec->type == RECORD_RELEASE) {
+        index_apply_release(rc->ix, m);
+    } else if (rec->type == RECORD_RETRY) {
+        index_apply_retry(m, c.next_ms);
+    } else {
+        index_remove(rc->ix, m);
+    }
+    return 0;
+}
+
+static int report_replay(struct recovering *rc, const struct record *rec)
+{
+    struct record_report p;
+    int r = record_report_decode(rec->payload, &p, rc->scratch);
+    struct message *m = r == 0 ? index_find(rc->ix, p.id) : NULL;
+    if (m != NULL) {
+        index_apply_report(m, &p);
+        maybe_done(rc, m);
+    }
+    return r;
+}
+
+static int account_replay(struct recovering *rc, const struct record *rec)
+{
+    struct record_account a;
+    int r = record_account_decode(rec, &a);
+    if (r == 0 && rec->type == RECORD_RESUME) {
+        index_resume(rc->ix, a.account);
+    }
+    return r == 0 && rec->type == RECORD_SUSPEND ? index_suspend(rc->ix, a.account, a.words) : r;
+}
+
+static int record_replay(struct recovering *rc, const struct segment_batch *b, const struct record *rec)
+{
+    switch (rec->type) {
+    case RECORD_MESSAGE:
+        return message_replay(rc, b, rec);
+    case RECORD_OUTCOME:
+        return outcome_replay(rc, rec);
+    case RECORD_HOLD:
+    case RECORD_RELEASE:
+    case RECORD_RETRY:
+    case RECORD_REMOVE:
+        return change_replay(rc, rec);
+    case RECORD_REPORT:
+        return report_replay(rc, rec);
+    case RECORD_SUSPEND:
+    case RECORD_RESUME:
+        return account_replay(rc, rec);
+    }
+    return -EBADMSG;
+}
+
+static void aside_name(char name[static NAME_ASIDE_SIZE], const char *what, uint64_t segment, uint64_t offset)
+{
+    (void)snprintf(name, NAME_ASIDE_SIZE, "%s-%012" PRIu64 "-%08" PRIx64, what, segment, offset);
+}
+
+/* Copies what does not verify to damaged/ and tells. A disk that cannot take the copy must not stop recovery. */
+static void set_aside(struct recovering *rc, struct segment_reader *r, enum recover_event event, const char *what,
+                      uint64_t offset, uint64_t length)
+{
+    char name[NAME_ASIDE_SIZE];
+    aside_name(name, what, r->seq, offset);
+    bool copied = !rc->options->read_only && octets_set_aside(rc->disk, r->fd, offset, length, name) == 0;
+    tell(rc, event, 0, r->seq, offset, length, copied ? name : NULL);
+}
+
+/* A REPORT without the DSN beside it would lose a bounce: it is not salvaged, the bounce is made again. */
+static int salvage_each(void *arg, const struct segment_batch *b, const struct record *rec)
+{
+    struct recovering *rc = arg;
+    int r = rec->type == RECORD_REPORT ? 0 : record_replay(rc, b, rec);
+    return r == -ENOMEM ? r : 0;
+}
+
+/* Every batch that was meant to be between from and end: set aside as it is, and what is whole in it taken. */
+static int stretch_salvage(struct recovering *rc, struct segment_reader *r, enum recover_event event, uint64_t from,
+                           uint64_t end)
+{
+    int e = 0;
+    uint64_t size;
+    set_aside(rc, r, event, event == RECOVER_TORN ? "torn" : "batch", from, end - from);
+    rc->salvaging = true;
+    for (uint64_t at = from; e == 0 && at < end; at += SPOOL_BLOCK) {
+        if (segment_claims(r, at, &size)) {
+            e = segment_salvage(r, at, size < end - at ? size : end - at, salvage_each, rc);
+        }
+    }
+    rc->salvaging = false;
+    return e;
+}
+
+static int batch_replay(struct recovering *rc, struct segment_reader *reader, struct segment_batch *b)
+{
+    struct span meta = b->meta;
+    struct record rec;
+    int r;
+    rc->last_count = 0;
+    rc->last_segment = b->header.segment;
+    while ((r = record_next(&meta, &rec)) == 1) {
+        int e = record_replay(rc, b, &rec);
+        if (e == -ENOMEM) {
+            return e;
+        }
+        if (e < 0) {
+            uint64_t at = b->offset + BATCH_HEADER_SIZE + (uint64_t)(rec.payload.ptr - b->meta.ptr);
+            set_aside(rc, reader, RECOVER_DAMAGED_RECORD, "record", at, rec.payload.len);
+        }
+        rc->out->records++;
+    }
+    if (r < 0) {
+        uint64_t at = b->offset + BATCH_HEADER_SIZE + (uint64_t)(meta.ptr - b->meta.ptr);
+        set_aside(rc, reader, RECOVER_DAMAGED_RECORD, "record", at, meta.len);
+    }
+    rc->out->replayed++;
+    rc->batch = b->header.seq;
+    rc->last_spool_ms = b->header.spool_ms > rc->last_spool_ms ? b->header.spool_ms : rc->last_spool_ms;
+    rc->last_wall_ms = b->header.wall_ms;
+    return 0;
+}
+
+/* What the next segment that lived says was acknowledged before it. */
+static uint64_t acknowledged_before_next(const struct recovering *rc, uint64_t seq)
+{
+    for (size_t i = 0; i < rc->found_count; i++) {
+        if (rc->found[i].seq > seq && rc->found[i].seq <= rc->head && rc->found[i].lived) {
+            return rc->found[i].previous_batch;
+        }
+    }
+    return 0;
+}
+
+static int segment_end(struct recovering *rc, struct walk *w, bool is_head)
+{
+    uint64_t size = 0;
+    size_t salvaged = rc->out->salvaged_count;
+    int r = 0;
+    if (w->expected > w->after) {
+        r = stretch_salvage(rc, &w->reader, RECOVER_DAMAGED_BATCH, w->at, w->reader.size);
+    } else if (is_head && segment_claims(&w->reader, w->at, &size)) {
+        r = stretch_salvage(rc, &w->reader, RECOVER_TORN, w->at, w->at + size);
+    }
+    if (is_head) {
+        rc->head_end = w->at;
+        rc->head_sealed = rc->out->salvaged_count > salvaged || w->reader.unreadable;
+    }
+    return r;
+}
+
+static int segment_replay(struct recovering *rc, uint64_t seq, uint64_t from)
+{
+    struct segment_batch b;
+    struct walk w = {.rc = rc, .at = from, .after = rc->batch, .search = seq == rc->head};
+    const struct found_segment *f = found_at(rc, seq);
+    if (f == NULL) {
+        tell(rc, RECOVER_MISSING_SEGMENT, 0, seq, 0, 0, NULL);
+        return 0;
+    }
+    int r = segment_reader_open(&w.reader, rc->disk, seq);
+    if (r <= 0) {
+        if (r == 0) {
+            set_aside(rc, &w.reader, RECOVER_DAMAGED_SEGMENT, "segment", 0, w.reader.size);
+            segment_reader_close(&w.reader);
+        } else {
+            tell(rc, RECOVER_DAMAGED_SEGMENT, 0, seq, 0, 0, NULL);
+        }
+        return r == -ENOMEM ? r : 0;
+    }
+    if (w.reader.header_damaged) {
+        tell(rc, RECOVER_DAMAGED_HEADER, 0, seq, 0, 0, NULL);
+    }
+    w.expected = acknowledged_before_next(rc, seq);
+    while ((r = walk_next(&w, &b)) == 1) {
+        if (w.gap_length > 0) {
+            r = stretch_salvage(rc, &w.reader, RECOVER_DAMAGED_BATCH, w.gap_from, w.gap_from + w.gap_length);
+            r = r < 0 ? r : segment_read_batch(&w.reader, b.offset, &b) == 1 ? 0 : -EIO; /* the window was used */
+        }
+        r = r < 0 ? r : batch_replay(rc, &w.reader, &b);
+        if (r < 0) {
+            break;
+        }
+    }
+    r = r < 0 ? r : segment_end(rc, &w, seq == rc->head);
+    segment_reader_close(&w.reader);
+    return r;
+}
+
+static int log_replay(struct recovering *rc, const struct snapshot_header *snapshot)
+{
+    uint64_t seq = snapshot != NULL ? snapshot->segment : rc->tail;
+    uint64_t at = snapshot != NULL ? snapshot->offset : SPOOL_BLOCK;
+    rc->batch = snapshot != NULL ? snapshot->batch : 0;
+    rc->last_spool_ms = snapshot != NULL ? snapshot->spool_ms : 0;
+    for (int r; seq <= rc->head; seq++, at = SPOOL_BLOCK) {
+        tell(rc, RECOVER_PROGRESS, 0, seq, seq - rc->tail, rc->head - rc->tail + 1, NULL);
+        r = segment_replay(rc, seq, at);
+        if (r < 0) {
+            return r;
+        }
+    }
+    return 0;
+}
+
+/* --- after the replay --- */
+
+/* Sets what there is of a message aside, forgets it, and has a REMOVE written. */
+static int message_torn(struct recovering *rc, struct message *m, enum recover_event event)
+{
+    struct octets_place p = {m->id, m->segment, m->offset, m->length, m->xxh3, (m->state & INDEX_LARGE) != 0};
+    char name[NAME_ASIDE_SIZE], id[ID_TEXT_LEN + 1];
+    bool copied = false;
+    id_format(m->id, id);
+    (void)snprintf(name, sizeof(name), "%s.eml", id);
+    int fd = rc->options->read_only ? -1 : octets_open(rc->disk, &p);
+    if (fd >= 0) {
+        copied = octets_set_aside(rc->disk, fd, p.offset, p.length, name) == 0;
+        rc->disk->close(rc->disk->arg, fd);
+    }
+    tell(rc, event, m->id, m->segment, m->offset, m->length, copied ? name : NULL);
+    int r = ids_add(&rc->out->torn, &rc->out->torn_count, m->id);
+    index_remove(rc->ix, m);
+    return r;
+}
+
+/* The last batch may be torn behind its records. */
+static int last_batch_check(struct recovering *rc)
+{
+    for (size_t i = 0; i < rc->last_count; i++) {
+        struct message *m = index_find(rc->ix, rc->last[i].id);
+        if (m == NULL || m->segment != rc->last_segment || m->offset != rc->last[i].offset) {
+            continue;
+        }
+        struct octets_place p = {m->id, m->segment, m->offset, m->length, m->xxh3, false};
+        uint8_t *head = NULL;
+        int r = octets_read(rc->disk, &p, 0, &head);
+        if (r == -ENOMEM) {
+            return r;
+        }
+        if (r < 0 && (r = message_torn(rc, m, RECOVER_TORN_MESSAGE)) < 0) {
+            return r;
+        }
+    }
+    return 0;
+}
+
+struct large_names {
+    uint64_t *ids;
+    size_t count, cap;
+};
+
+static int large_each(void *arg, const char *name)
+{
+    struct large_names *l = arg;
+    uint64_t id;
+    if (id_parse(name, &id) < 0) {
+        return 0;
+    }
+    if (!array_room((void **)&l->ids, &l->cap, l->count, sizeof(*l->ids))) {
+        return -ENOMEM;
+    }
+    l->ids[l->count++] = id;
+    return 0;
+}
+
+static int id_compare(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Files that no record names go; messages whose file is gone are told. */
+static int large_check(struct recovering *rc)
+{
+    struct large_names l = {0};
+    int r = rc->disk->list(rc->disk->arg, "large", large_each, &l);
+    if (r == -ENOENT) {
+        r = 0;
+    }
+    if (l.count > 0) {
+        qsort(l.ids, l.count, sizeof(*l.ids), id_compare);
+    }
+    for (size_t i = 0; r == 0 && !rc->options->read_only && i < l.count; i++) {
+        char name[24];
+        const struct message *m = index_find(rc->ix, l.ids[i]);
+        if (m == NULL || (m->state & INDEX_LARGE) == 0) {
+            large_name(l.ids[i], name);
+            (void)rc->disk->unlink(rc->disk->arg, name);
+        }
+    }
+    struct message *next;
+    for (struct message *m = index_first(rc->ix); r == 0 && m != NULL; m = next) {
+        next = m->next;
+        if ((m->state & INDEX_LARGE) != 0 &&
+            (l.count == 0 || bsearch(&m->id, l.ids, l.count, sizeof(m->id), id_compare) == NULL)) {
+            r = message_torn(rc, m, RECOVER_MISSING_LARGE);
+        }
+    }
+    free(l.ids);
+    return r;
+}
+
+static int segments_table(struct recovering *rc)
+{
+    struct log_state *s = &rc->out->log;
+    s->segments_count = rc->head == 0 ? 0 : (size_t)(rc->head - rc->tail + 1);
+    if (s->segments_count == 0) {
+        return 0;
+    }
+    s->segments = calloc(s->segments_count, sizeof(*s->segments));
+    if (s->segments == NULL) {
+        return -ENOMEM;
+    }
+    for (size_t i = 0; i < s->segments_count; i++) {
+        const struct found_segment *f = found_at(rc, rc->tail + i);
+        s->segments[i].seq = rc->tail + i;
+        s->segments[i].size = f != NULL ? f->size : 0;
+    }
+    return 0;
+}
+
+/* Counts what is alive in each segment. A message whose segment is not there is damage. */
+static int live_count(struct recovering *rc)
+{
+    struct log_state *s = &rc->out->log;
+    struct message *next;
+    for (struct message *m = index_first(rc->ix); m != NULL; m = next) {
+        next = m->next;
+        if (m->segment < rc->tail || m->segment > rc->head || found_at(rc, m->segment) == NULL) {
+            int r = message_torn(rc, m, RECOVER_MISSING_OCTETS);
+            if (r < 0) {
+                return r;
+            }
+            continue;
+        }
+        s->segments[m->segment - rc->tail].live++;
+        s->segments[m->segment - rc->tail].octets += index_weight(m);
+    }
+    return 0;
+}
+
+/* A segment above the head: its very first batch is torn, or rotten; nothing in it was replayed. */
+static int unborn_salvage(struct recovering *rc, uint64_t seq)
+{
+    struct segment_reader r;
+    uint64_t size;
+    int e = segment_reader_open(&r, rc->disk, seq);
+    if (e == 1 && segment_claims(&r, SPOOL_BLOCK, &size)) {
+        e = stretch_salvage(rc, &r, RECOVER_TORN, SPOOL_BLOCK, SPOOL_BLOCK + size);
+    }
+    segment_reader_close(&r);
+    return e == -ENOMEM ? e : 0;
+}
+
+/* What was salvaged above the head becomes part of the log's range, sealed, until it is moved on. */
+static int unborn_check(struct recovering *rc)
+{
+    uint64_t head = rc->head;
+    for (size_t i = 0; i < rc->found_count; i++) {
+        size_t before = rc->out->salvaged_count;
+        if (!rc->found[i].lived || rc->found[i].seq <= head) {
+            continue;
+        }
+        int r = unborn_salvage(rc, rc->found[i].seq);
+        if (r < 0) {
+            return r;
+        }
+        if (rc->out->salvaged_count > before) {
+            rc->tail = rc->head == 0 ? rc->found[i].seq : rc->tail;
+            rc->head = rc->found[i].seq;
+            rc->head_sealed = true;
+        }
+    }
+    return 0;
+}
+
+/* Files that are no part of the log: kept as spares when they have the right size, else removed. */
+static void leftovers(struct recovering *rc)
+{
+    struct log_state *s = &rc->out->log;
+    size_t spares = 0;
+    for (size_t i = rc->found_count; i > 0; i--) {
+        const struct found_segment *f = &rc->found[i - 1];
+        if (rc->head != 0 && f->seq >= rc->tail && f->seq <= rc->head) {
+            continue;
+        }
+        if (f->size == rc->options->segment_size && spares < 2) {
+            s->spares[spares++] = f->seq;
+        } else {
+            char name[SEGMENT_NAME_SIZE];
+            segment_name(f->seq, name);
+            (void)rc->disk->unlink(rc->disk->arg, name);
+        }
+    }
+    (void)rc->disk->unlink(rc->disk->arg, "next.tmp");
+    (void)rc->disk->unlink(rc->disk->arg, "index.snap.tmp");
+}
+
+/* The log goes on in its head if that can be made durable as it stands, else in a new segment. */
+static void head_open(struct recovering *rc)
+{
+    struct log_state *s = &rc->out->log;
+    struct segment_reader reader;
+    char name[SEGMENT_NAME_SIZE];
+    s->fd = -1;
+    s->head_seq = rc->head;
+    s->batch_seq = rc->batch;
+    if (rc->head == 0 || segment_reader_open(&reader, rc->disk, rc->head) < 0) {
+        return;
+    }
+    s->life = reader.life;
+    s->offset = rc->head_end;
+    bool header_good = !reader.header_damaged;
+    segment_reader_close(&reader);
+    segment_name(rc->head, name);
+    int fd = rc->disk->open(rc->disk->arg, name, DISK_WRITE);
+    if (fd >= 0 && header_good && !rc->head_sealed && rc->head_end > SPOOL_BLOCK &&
+        rc->disk->sync(rc->disk->arg, fd) == 0) {
+        s->fd = fd;
+    } else if (fd >= 0) {
+        rc->disk->close(rc->disk->arg, fd);
+    }
+}
+
+static uint64_t time_carried_on(const struct recovering *rc)
+{
+    uint64_t now = clock_wall_ms();
+    uint64_t down = now > rc->last_wall_ms && rc->last_wall_ms != 0 ? now - rc->last_wall_ms : 0;
+    return rc->last_spool_ms + (down < DOWNTIME_MAX_MS ? down : DOWNTIME_MAX_MS);
+}
+
+static int snapshot_use(struct recovering *rc, struct snapshot_header *header)
+{
+    int r = rc->options->no_snapshot || rc->head == 0 ? 0 : snapshot_load(rc->disk, rc->ix, header);
+    if (r != 1) {
+        return r;
+    }
+    const struct found_segment *f = found_at(rc, header->segment);
+    if (header->segment < rc->tail || header->segment > rc->head || f == NULL || !f->lived) {
+        index_clear(rc->ix);
+        return 0;
+    }
+    return 1;
+}
+
+static int recover_steps(struct recovering *rc)
+{
+    struct snapshot_header header;
+    int r = segments_look(rc);
+    r = r < 0 ? r : tail_find(rc);
+    r = r < 0 ? r : snapshot_use(rc, &header);
+    if (r < 0) {
+        return r;
+    }
+    rc->out->from_snapshot = r == 1;
+    r = rc->head == 0 ? 0 : log_replay(rc, r == 1 ? &header : NULL);
+    r = r < 0 ? r : unborn_check(rc);
+    r = r < 0 ? r : last_batch_check(rc);
+    r = r < 0 ? r : large_check(rc);
+    r = r < 0 ? r : segments_table(rc);
+    r = r < 0 ? r : live_count(rc);
+    if (r == 0 && !rc->options->read_only) {
+        leftovers(rc);
+        head_open(rc);
+    }
+    rc->out->spool_ms = time_carried_on(rc);
+    return r;
+}
+
+int recover_run(const struct spool_disk *disk, struct index *ix, const struct recover_options *options,
+                struct recovery *ret)
+{
+    *ret = (struct recovery){.log = {.fd = -1}};
+    struct recovering rc = {.disk = disk, .ix = ix, .options = options, .out = ret};
+    rc.scratch = malloc(sizeof(*rc.scratch));
+    int r = rc.scratch == NULL ? -ENOMEM : 0;
+    if (r == 0 && !options->read_only) {
+        r = disk->mkdir(disk->arg, "large");
+        r = r < 0 ? r : disk->mkdir(disk->arg, "damaged");
+        r = r < 0 ? r : disk->sync_dir(disk->arg, ".");
+    }
+    r = r < 0 ? r : recover_steps(&rc);
+    if (r < 0) {
+        free(ret->log.segments);
+        free(ret->torn);
+        free(ret->salvaged);
+        *ret = (struct recovery){.log = {.fd = -1}};
+    }
+    free(rc.scratch);
+    free(rc.found);
+    free(rc.last);
+    return r;
+}
