@@ -39,7 +39,7 @@ struct transaction {
     struct session *session;
     enum intake_stage stage;
     bool charged; /* the guard counted it: refund when it does not come to be */
-    bool header_done;
+    bool ended;   /* the engine waits for the result: a refusal is one */
     char *sender, *envid, *hold_words, *message_id;
     uint16_t flags; /* enum envelope_flag */
     uint64_t declared, streamed;
@@ -317,8 +317,13 @@ static void make_void(struct session *s, struct transaction *t)
 static void message_refuse(struct session *s, struct smtp_decision d, const char *rule, struct span address)
 {
     struct smtp_decision logged = refuse(s, d, rule, address);
+    bool ended = s->transaction->ended;
     make_void(s, s->transaction);
-    smtp_server_message_refuse(s->smtp, &logged);
+    if (ended) {
+        smtp_server_message_result(s->smtp, &logged);
+    } else {
+        smtp_server_message_refuse(s->smtp, &logged);
+    }
 }
 
 /* The octets. */
@@ -429,7 +434,6 @@ static bool prepare_header(struct session *s, struct transaction *t, size_t len)
     }
     buf_fini(&t->octets);
     t->octets = out;
-    t->header_done = true;
     t->stage = INTAKE_SMALL;
     return true;
 }
@@ -516,6 +520,7 @@ void intake_body_end(struct session *s, const struct smtp_body_end *end)
 {
     struct transaction *t = s->transaction;
     t->flags |= (uint16_t)(end->has_8bit ? ENVELOPE_8BIT : 0);
+    t->ended = true;
     if (s->submit->spool == NULL && t->stage != INTAKE_VOID) {
         struct smtp_decision d = refuse(s, decision(451, 3, 0, "The spool went away; send the message again"),
                                         "spool-away", (struct span){0});
