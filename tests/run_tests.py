@@ -1,0 +1,269 @@
+"""What ./test runs, in order; see CONTRIBUTING.md. Every test counts; the last line is "N passed, N failed".
+
+usage: ./test [--long] [--list] [STAGE...]
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+
+TREE = pathlib.Path(__file__).resolve().parent.parent
+PYTHON = "/usr/bin/python3"
+OUT = TREE / "build" / "results"
+JOBS = str(os.cpu_count() or 2)
+
+
+class Tally:
+    def __init__(self):
+        self.passed, self.failed, self.names = 0, 0, []
+
+    def add(self, name, good, words=""):
+        if good:
+            self.passed += 1
+        else:
+            self.failed += 1
+            self.names.append(name)
+            print(f"FAILED  {name}")
+            for line in words.splitlines()[-40:]:
+                print(f"        {line}")
+
+
+tally = Tally()
+
+
+def run(*argv, env=None, seconds=1200):
+    """(status, output); a time-out is a failure with its words."""
+    try:
+        p = subprocess.run([str(a) for a in argv], cwd=TREE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, text=True, errors="replace", timeout=seconds,
+                           env=dict(os.environ, **(env or {})))
+        return p.returncode, p.stdout
+    except subprocess.TimeoutExpired as e:
+        out = e.stdout or b""
+        return 124, (out.decode(errors="replace") if isinstance(out, bytes) else out) + f"\nnot done in {seconds} s"
+
+
+def build(name, *options, env=None):
+    directory = TREE / name
+    if not (directory / "build.ninja").exists():
+        status, out = run("meson", "setup", directory, *options, env=env)
+        if status != 0:
+            tally.add(f"{name}: configure", False, out)
+            return False
+    status, out = run("ninja", "-C", directory)
+    tally.add(f"{name}: build without a warning", status == 0, out)
+    return status == 0
+
+
+def build_plain():
+    build("build")
+
+
+def build_asan():
+    build("build-asan", "-Db_sanitize=address,undefined", "-Dbuildtype=debugoptimized")
+
+
+def build_fuzz():
+    build("build-fuzz", "-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dfuzzers=true", "-Dbuildtype=debugoptimized",
+          env={"CC": "clang"})
+
+
+def unit(name):
+    log = TREE / name / "meson-logs" / "testlog.json"
+    log.unlink(missing_ok=True)
+    status, out = run("meson", "test", "-C", TREE / name, "--no-rebuild", "--suite", "unit", "--num-processes", JOBS)
+    if not log.exists():
+        tally.add(f"{name}: unit tests", False, out)
+        return
+    for line in log.read_text().splitlines():
+        test = json.loads(line)
+        words = test.get("stdout", "") + test.get("stderr", "")
+        # cmocka writes a line a case; a program without such lines counts as one.
+        good = len(re.findall(r"^\[       OK \] ", words, re.M))
+        bad = re.findall(r"^\[  FAILED  \] (\w+)$", words, re.M)
+        if test["result"] == "OK" and good > 0:
+            tally.passed += good
+        elif test["result"] == "OK":
+            tally.add(f"{name}: {test['name']}", True)
+        else:
+            tally.passed += good
+            for case in sorted(set(bad)) or ["(whole)"]:
+                tally.add(f"{name}: {test['name']}: {case}", False, words)
+
+
+def static_tree():
+    status, out = run(PYTHON, "tests/check_tree.py")
+    tally.add("the tree: includes, manuals, form", status == 0, out)
+
+
+def static_manuals():
+    for page in sorted((TREE / "man").iterdir()):
+        status, out = run("mandoc", "-T", "lint", "-W", "warning", page)
+        tally.add(f"manual {page.name}", status == 0, out)
+
+
+def static_cppcheck():
+    status, out = run("cppcheck", "--std=c11", "--enable=warning,performance,portability", "--inline-suppr", "--error-exitcode=1",
+                      "--suppress=missingIncludeSystem", "--suppress=unknownMacro", "--suppress=normalCheckLevelMaxBranches",
+                      "-D_GNU_SOURCE", "-DKIDOBAN_VERSION=\"x\"", "-Isrc", "-j", JOBS, "-q", "src")
+    tally.add("cppcheck", status == 0, out)
+
+
+def static_tidy():
+    sources = [p for p in sorted((TREE / "src").rglob("*.c")) if not re.search(r"_(test|fuzz)\.c$", p.name)]
+    bad = []
+    batch = 4
+    running = []
+
+    def reap(p, names):
+        out = p.communicate()[0]
+        if p.returncode != 0:
+            bad.append(f"{names}:\n{out}")
+
+    for i in range(0, len(sources), batch):
+        names = sources[i:i + batch]
+        p = subprocess.Popen(["clang-tidy", "-p", str(TREE / "build"), "--quiet", *map(str, names)], cwd=TREE, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        running.append((p, names))
+        if len(running) >= int(JOBS):
+            reap(*running.pop(0))
+    for r in running:
+        reap(*r)
+    tally.add("clang-tidy", not bad, "\n".join(bad))
+
+
+def fuzz(seconds):
+    targets = sorted(p for p in (TREE / "build-fuzz").rglob("fuzz_*") if p.is_file() and os.access(p, os.X_OK))
+    if not targets:
+        tally.add("fuzz targets are there", False)
+    for target in targets:
+        name = target.name[len("fuzz_"):]
+        seeds = TREE / "fuzz" / name
+        corpus = OUT / "corpus" / name
+        corpus.mkdir(parents=True, exist_ok=True)
+        args = [target, f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=4096", "-print_final_stats=1",
+                f"-artifact_prefix={OUT}/{name}-", corpus] + ([seeds] if seeds.is_dir() else [])
+        status, out = run(*args, seconds=seconds + 300)
+        tally.add(f"fuzz {name}, {seconds} s", status == 0, out)
+
+
+def rows(name, *options):
+    if not (TREE / name / "src/master/kidoband").exists():
+        tally.add(f"rows on {name}", False, "there is no build")
+        return
+    results = OUT / f"rows-{name}{''.join(options)}.json"
+    results.unlink(missing_ok=True)
+    status, out = run("tests/world.sh", PYTHON, "tests/wire_rows.py", "--results", results, *options, env=environment(name))
+    if not results.exists():
+        tally.add(f"rows on {name} {' '.join(options)}", False, out)
+        return
+    r = json.loads(results.read_text())
+    tally.passed += r["passed"]
+    for row, words in r["failures"].items():
+        tally.add(f"{name}: {row}", False, str(words))
+
+
+def environment(name):
+    env = {"KIDOBAN_BUILD": str(TREE / name), "KIDOBAN_DELIVER_HARNESS": str(TREE / name / "src/deliver/deliver_harness")}
+    if name != "build":
+        env["KIDOBAN_SANITIZED"] = "1"
+    return env
+
+
+def system(name):
+    for path in sorted((TREE / "tests/system").glob("test_*.py")):
+        results = OUT / f"{name}-{path.stem}.xml"
+        results.unlink(missing_ok=True)
+        status, out = run("tests/world.sh", PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=300",
+                          f"--junitxml={results}", path, env=environment(name))
+        if not results.exists():
+            tally.add(f"{name}: {path.name}", False, out)
+            continue
+        for case in ET.parse(results).getroot().iter("testcase"):
+            wrong = [c for c in case if c.tag in ("failure", "error", "skipped")]
+            words = "\n".join((c.get("message") or "") + "\n" + (c.text or "") for c in wrong)
+            tally.add(f"{name}: {path.stem}: {case.get('name')}", not wrong, words)
+
+
+def broken():
+    """`kidoban check` on each broken configuration says exactly what its .expect file has."""
+    for path in sorted((TREE / "tests/broken").glob("*.yaml")):
+        status, out = run(TREE / "build/src/cli/kidoban", "check", path.relative_to(TREE))
+        want = path.with_suffix(".expect").read_text()
+        tally.add(f"broken configuration {path.name}", status == 1 and out == want, f"exit {status}\n{out}")
+
+
+def clients():
+    """nodemailer, at the version of the lock file; the tests look for it in build/clients."""
+    target = TREE / "build" / "clients"
+    target.mkdir(parents=True, exist_ok=True)
+    for f in ("package.json", "package-lock.json"):
+        if (TREE / "tests/clients" / f).exists():
+            (target / f).write_text((TREE / "tests/clients" / f).read_text())
+    status, out = run("npm", "--prefix", target, "--no-audit", "--no-fund", "ci" if (target / "package-lock.json").exists()
+                      else "install")
+    tally.add("clients from npm", status == 0, out)
+
+
+STAGES = [
+    ("plain", "build with gcc", build_plain),
+    ("asan", "build with ASan and UBSan", build_asan),
+    ("fuzzers", "build the fuzz targets with clang", build_fuzz),
+    ("unit", "unit tests", lambda: unit("build")),
+    ("unit-asan", "unit tests, sanitizers", lambda: unit("build-asan")),
+    ("tree", "the tree itself", static_tree),
+    ("manuals", "manuals", static_manuals),
+    ("broken", "broken configurations", broken),
+    ("cppcheck", "cppcheck", static_cppcheck),
+    ("tidy", "clang-tidy", static_tidy),
+    ("fuzz", "fuzz targets, a few seconds each", lambda: fuzz(4)),
+    ("rows", "wire rows", lambda: rows("build")),
+    ("rows6", "wire rows over IPv6", lambda: rows("build", "--ipv6")),
+    ("rows-asan", "wire rows, sanitizers", lambda: rows("build-asan")),
+    ("clients", "client programs", clients),
+    ("system", "the whole system", lambda: system("build")),
+    ("system-asan", "the whole system, sanitizers", lambda: system("build-asan")),
+]
+
+
+def main():
+    options = argparse.ArgumentParser(prog="./test", description=__doc__.splitlines()[0])
+    options.add_argument("--long", action="store_true", help="fuzz each target for an hour")
+    options.add_argument("--list", action="store_true", help="only name the stages")
+    options.add_argument("stages", nargs="*", metavar="STAGE")
+    args = options.parse_args()
+    names = [s[0] for s in STAGES]
+    for wanted in args.stages:
+        if wanted not in names:
+            options.error(f"no stage {wanted}; there are {', '.join(names)}")
+    if args.list:
+        for name, words, _ in STAGES:
+            print(f"{name:12} {words}")
+        return 0
+    OUT.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    for name, words, act in STAGES:
+        if args.stages and name not in args.stages:
+            continue
+        at, before = time.monotonic(), (tally.passed, tally.failed)
+        print(f"-- {words} ...", flush=True)
+        fuzz(3600) if name == "fuzz" and args.long else act()
+        print(f"-- {words}: {tally.passed - before[0]} passed, {tally.failed - before[1]} failed, "
+              f"{time.monotonic() - at:.0f} s", flush=True)
+    if tally.names:
+        print("\nfailed:")
+        for name in tally.names:
+            print(f"  {name}")
+    print(f"\nin {time.monotonic() - started:.0f} s")
+    print(f"{tally.passed} passed, {tally.failed} failed")
+    return 1 if tally.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
