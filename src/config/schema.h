@@ -5,7 +5,22 @@
 #ifndef KIDOBAN_CONFIG_SCHEMA_H
 #define KIDOBAN_CONFIG_SCHEMA_H
 
+#include <stddef.h>
+
 #include "config/yaml.h"
+
+#define KIB        UINT64_C(1024)
+#define MIB        (1024 * KIB)
+#define GIB        (1024 * MIB)
+#define SECOND     UINT64_C(1000)
+#define MINUTE     (60 * SECOND)
+#define HOUR       (60 * MINUTE)
+#define DAY        (24 * HOUR)
+#define AT(member) offsetof(struct config, member)
+#define END_OF_FIELDS                                                                                                  \
+    {                                                                                                                  \
+        .key = NULL                                                                                                    \
+    }
 
 struct schema_context {
     const char *file;
@@ -28,6 +43,8 @@ struct schema_field {
 };
 
 extern const struct schema_field schema_root[];
+extern const struct schema_field schema_submission_fields[], schema_limit_fields[], schema_route_fields[];
+extern const char *const schema_tls_words[]; /* as enum config_tls */
 
 /* Fills base from a map. */
 void schema_read_map(struct schema_context *x, const struct yaml_node *map, const struct schema_field *fields,
@@ -36,6 +53,23 @@ void schema_complain(struct schema_context *x, struct config_place at, const cha
     __attribute__((format(printf, 3, 4)));
 /* Calls seen with every key's path: "submission.limits.recipients", "routes[].domain". */
 void config_schema_walk(void (*seen)(void *arg, const char *path, const struct schema_field *f), void *arg);
+
+/* Sections with readers of their own: limits.c, routes.c. */
+void schema_limits(struct schema_context *x, const struct schema_field *f, const struct yaml_node *node, void *target);
+void schema_routes(struct schema_context *x, const struct schema_field *f, const struct yaml_node *node, void *target);
+
+/* walk.c: zeroed room for count elements, at least one; NULL: x->error says so. */
+void *schema_list_room(struct schema_context *x, size_t count, size_t size);
+/* An element of the list f is a map; false and a complaint. */
+bool schema_want_map(struct schema_context *x, const struct schema_field *f, const struct yaml_node *item);
+/* A path and where it stands. */
+void schema_path_at(struct schema_context *x, const struct schema_field *f, const struct yaml_node *node, char **target,
+                    struct config_place *at);
+/* A number; 0: as many as the machine has processors, at most 16. */
+void schema_workers(struct schema_context *x, const struct schema_field *f, const struct yaml_node *node, void *target);
+/* A choice that fills a bool: the second word is true. */
+void schema_choice_bool(struct schema_context *x, const struct schema_field *f, const struct yaml_node *node,
+                        void *target);
 
 /* types.c */
 void schema_string(struct schema_context *x, const struct schema_field *f, const struct yaml_node *node, void *target);
