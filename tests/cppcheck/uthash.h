@@ -1,0 +1,11 @@
+/* What uthash's macros do, in the few words that cppcheck needs; never compiled. */
+#define HASH_ITER(hh, head, el, tmp) for ((el) = (head), (tmp) = (el)->hh.next; (el) != 0; (el) = (tmp))
+#define HASH_FIND(hh, head, key, len, out) ((out) = (head))
+#define HASH_FIND_STR(head, key, out) ((out) = (head))
+#define HASH_FIND_BYHASHVALUE(hh, head, key, len, value, out) ((out) = (head))
+#define HASH_ADD(hh, head, field, len, el) ((head) = (el))
+#define HASH_ADD_STR(head, field, el) ((head) = (el))
+#define HASH_ADD_KEYPTR(hh, head, key, len, el) ((head) = (el))
+#define HASH_DELETE(hh, head, el) ((head) = (el)->hh.next)
+#define HASH_DEL(head, el) ((head) = (el)->hh.next)
+#define HASH_COUNT(head) ((head) != 0 ? 1U : 0U)
