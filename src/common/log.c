@@ -20,6 +20,7 @@ static struct {
     const char *process;
     enum log_level stderr_level;
     int event_fd;
+    pid_t pid; /* asked once: getpid is a system call, and an event is written for every message */
     struct buf pending; /* for the event file */
     struct buf console; /* for standard error */
     uint64_t dropped;
@@ -32,6 +33,7 @@ void log_open(const char *process, enum log_level stderr_level, int event_fd)
     logger.process = process;
     logger.stderr_level = stderr_level;
     logger.event_fd = event_fd;
+    logger.pid = getpid();
     buf_init(&logger.pending, LOG_PENDING_MAX);
     buf_init(&logger.console, LOG_PENDING_MAX);
 }
@@ -143,7 +145,7 @@ void log_event(enum log_level level, const char *event, const struct log_field *
     size_t start = b->len;
     append_time(b);
     (void)buf_printf(b, ",\"level\":\"%s\",\"process\":\"%s\",\"pid\":%ld,\"event\":\"%s\"", level_names[level],
-                     logger.process, (long)getpid(), event);
+                     logger.process, (long)logger.pid, event);
     for (size_t i = 0; i < count; i++) {
         append_field(b, &fields[i]);
     }
