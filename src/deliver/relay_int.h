@@ -52,7 +52,7 @@ struct relay {
     struct destination *destinations; /* by key */
     struct links idle;                /* the longest idle first */
     size_t idle_count, connections;
-    TAILQ_HEAD(, destination) hungry;
+    TAILQ_HEAD(hungry, destination) hungry;
     bool stopping;
     void (*done)(void *arg);
     void *done_arg;

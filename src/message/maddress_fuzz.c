@@ -41,7 +41,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     message_address_list_init(&list, in);
     while ((r = message_address_next(&list, &m)) > 0) {
         same(&m);
-        assert(++count <= size);
+        count++;
+        assert(count <= size);
     }
     assert(message_address_next(&list, &m) == r);
     if (message_mailbox_parse(in, &m) == 0) {
