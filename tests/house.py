@@ -239,11 +239,10 @@ class Sink:
 class World:
     """Names, certificates, mailboxes and next hops."""
 
-    def __init__(self, dovecot=True):
+    def __init__(self):
         if "KIDOBAN_WORLD" not in os.environ:
             raise SystemExit("this needs a world of its own: tests/world.sh COMMAND...")
         self.dir = pathlib.Path(os.environ["KIDOBAN_WORLD"])
-        self.with_dovecot = dovecot
         self.processes = []
         self.post = Maildir(self.dir / "post")
         self.mailbox = {}
@@ -251,8 +250,7 @@ class World:
     def __enter__(self):
         self.make_certificates()
         self.start_dns()
-        if self.with_dovecot:
-            self.start_dovecot()
+        self.start_dovecot()
         self.start_postfix()
         return self
 

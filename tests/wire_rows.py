@@ -440,10 +440,10 @@ class Play:
         code, *more = self.reply[-1].replace("-", " ", 1).split(" ", 2)
         pattern = wanted[0].replace("x", r"\d")
         if not re.fullmatch(pattern, code):
-            raise Failure(f"wanted {rest}, came {self.reply}")
+            raise Failure(f"wanted {' '.join(wanted)}, came {self.reply}")
         if len(wanted) > 1 and not re.fullmatch(wanted[1].replace(".", r"\.").replace("x", r"\d+"),
                                                 more[0] if more else ""):
-            raise Failure(f"wanted {rest}, came {self.reply}")
+            raise Failure(f"wanted {' '.join(wanted)}, came {self.reply}")
 
     def match(self, rest, wanted):
         text = "\n".join(self.reply)
@@ -470,11 +470,11 @@ class Play:
         """A new connection, greeted (in TLS on 465)."""
         self.do_connect("")
         if self.kind == "implicit":
-            self.do_tls("")
+            self.do_tls(rest)
         self.expect("220")
 
     def do_tls(self, rest):
-        context = self.house.contexts[rest or "plain"]
+        context = self.house.contexts[self.text(rest) or "plain"]
         self.wire.start_tls(context, "mail.example.org")
         self.extended = False
         self.transcript.append(f"-- {self.wire.tls.version()}")
@@ -495,7 +495,7 @@ class Play:
     def do_hello(self, rest):
         """In TLS and greeted: what AUTH needs."""
         if not self.wire or self.wire.ended or self.wire.tls:
-            self.do_open("")
+            self.do_open(rest)
         if self.kind == "starttls":
             self.do_ehlo("")
             self.send("STARTTLS", b"\r\n")
@@ -730,7 +730,7 @@ def main():
             print(f"{row.file}: {name} ({PORTS[kind]})")
         return 0
     started, results = time.monotonic(), []
-    with World(dovecot=False) as world, Kidoband(world, settings=SETTINGS) as kidoband:
+    with World() as world, Kidoband(world, settings=SETTINGS) as kidoband:
         house = House(world, kidoband, args.ipv6)
         house.add_accounts()
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
