@@ -1,0 +1,335 @@
+"""Mail all the way: from a client's session to Postfix's and Dovecot's mailboxes, and back as a report."""
+
+import hashlib
+import pathlib
+import random
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from house import Kidoband, Sink, World, eventually  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def world():
+    with World() as w:
+        yield w
+
+
+@pytest.fixture(scope="module")
+def house(world):
+    secret = world.dir / "relay.password"
+    secret.write_text("relay-secret\n")
+    secret.chmod(0o600)
+    login = {"via": "smarthost", "username": "relay", "password_file": str(secret)}
+    routes = [
+        {"domain": "example.org", "via": "lmtp", "to": f"unix:{world.dir}/lmtp.sock"},
+        {"domain": "smart587.example", "to": "smart.example:587", **login},
+        {"domain": "smart465.example", "to": "smart.example:465", **login},
+        {"domain": "unverified.example", "to": "mx.post.example:587", **login},
+        {"domain": "closed.example", "via": "error", "words": "This domain takes no mail"},
+        {"domain": "*", "via": "mx"},
+    ]
+    with Kidoband(world, "delivery", {"routes": routes}) as k:
+        k.account_add("alice", "alice@example.org")
+        k.account_add("bob", "bob@example.org")
+        yield k
+
+
+def message_id(words):
+    return words.split()[-1]
+
+
+def report_of(world, to, about):
+    """The report that came to the user, whose text names the address."""
+    def found():
+        for m in world.mailbox[to].all():
+            if m.message.get_content_type() == "multipart/report" and about.encode() in m.octets:
+                return m
+        return None
+    return eventually(found, 20, f"a report about {about}")
+
+
+def fields_of_recipient(report):
+    status = [p for p in report.message.walk() if p.get_content_type() == "message/delivery-status"]
+    assert len(status) == 1
+    about, *recipients = status[0].get_payload()
+    assert about["Reporting-MTA"] == "dns; mail.example.org"
+    return recipients
+
+
+def event(house, name, identity):
+    return eventually(lambda: house.events(event=name, id=identity), 20, f"{name} of {identity}")[0]
+
+
+# Ways
+
+
+@pytest.mark.parametrize("domain", ["post", "four", "six", "address", "address6", "alias", "mxalias", "deadfirst"])
+def test_reaches(world, house, domain):
+    identity = message_id(house.send(f"way-{domain}@{domain}.example", f"by {domain}"))
+    [mail] = world.post.wait(f"way-{domain}@")
+    assert mail["Subject"] == f"by {domain}"
+    delivered = event(house, "message.delivered", identity)
+    assert delivered["code"] == 250
+    assert (":" in delivered["address"]) == (domain in ("six", "address6")) or domain in ("post", "alias")
+
+
+def test_null_mx_fails_at_once(world, house):
+    identity = message_id(house.send("x@nullmx.example", "null mx"))
+    assert event(house, "message.failed", identity)["status"] in ("5.1.10", "5.7.27")
+    [about] = fields_of_recipient(report_of(world, "alice", "x@nullmx.example"))
+    assert about["Action"] == "failed" and about["Status"] == "5.1.10"
+
+
+def test_no_such_domain_and_no_address(world, house):
+    for domain in ("nowhere.example", "nomx.example"):
+        identity = message_id(house.send(f"x@{domain}", domain))
+        assert event(house, "message.failed", identity)["status"].startswith("5.")
+
+
+def test_error_route(world, house):
+    identity = message_id(house.send("x@closed.example", "closed"))
+    assert "takes no mail" in event(house, "message.failed", identity)["words"]
+
+
+@pytest.mark.parametrize("port", [587, 465])
+def test_smart_host_with_login(world, house, port):
+    house.send(f"smart@smart{port}.example", f"smart {port}")
+    [mail] = world.post.wait(f"smart@smart{port}.example")
+    assert "ESMTPSA" in mail.message.get_all("Received")[0]
+
+
+def test_smart_host_with_the_wrong_name_gets_no_password(world, house):
+    # Port 587 of mx.post.example is closed; nothing may be sent, and the mail must wait.
+    identity = message_id(house.send("x@unverified.example", "unverified"))
+    event(house, "message.deferred", identity)
+    house.run("queue", "remove", identity)
+
+
+def test_lmtp_answers_each_recipient(world, house):
+    client = house.connect()
+    identity = message_id(house.send(["carol@example.org", "nobody-here@example.org", "dave@example.org"],
+                                     "three at once", client=client))
+    client.quit()
+    for user in ("carol", "dave"):
+        eventually(lambda u=user: world.mailbox[u].with_subject("three at once"), 20, user)
+    [about] = fields_of_recipient(report_of(world, "alice", "nobody-here@example.org"))
+    assert about["Final-Recipient"] == "rfc822; nobody-here@example.org"
+    assert about["Status"].startswith("5.")
+    assert len(house.events(event="message.delivered", id=identity)) == 2
+
+
+# Reports
+
+
+def test_failure_report(world, house):
+    identity = message_id(house.send(["refuse-me@post.example", "good@post.example"], "half good"))
+    world.post.wait("good@post.example")
+    report = report_of(world, "alice", "refuse-me@post.example")
+    assert report.message.get_param("report-type") == "delivery-status"
+    assert report["Return-Path"] == "<>"
+    assert report["To"] == "alice@example.org"
+    assert report["Auto-Submitted"].startswith("auto-")
+    [about] = fields_of_recipient(report)
+    assert about["Final-Recipient"] == "rfc822; refuse-me@post.example"
+    assert about["Action"] == "failed"
+    assert about["Status"] == "5.7.1"
+    assert about["Remote-MTA"] == "dns; mx.post.example"
+    assert about["Diagnostic-Code"].startswith("smtp; 550") and "Not for you" in about["Diagnostic-Code"]
+    returned = report.message.get_payload()[2]
+    assert returned.get_content_type() in ("message/rfc822", "text/rfc822-headers")
+    assert b"Subject: half good" in report.octets
+    assert event(house, "message.failed", identity)["code"] == 550
+
+
+def test_refused_after_data(world, house):
+    identity = message_id(house.send("data@post.example", "refuse me now"))
+    failed = event(house, "message.failed", identity)
+    assert failed["code"] == 550 and "Nobody wants this" in failed["words"]
+
+
+def test_no_report_for_the_null_sender(world, house):
+    before = len(house.events(event="dsn.sent"))
+    client = house.connect()
+    assert client.docmd("MAIL FROM:<>")[0] == 250
+    assert client.rcpt("refuse-null@post.example")[0] == 250
+    code, words = client.data(b"From: alice@example.org\r\nSubject: from nobody\r\n\r\nx\r\n")
+    assert code == 250
+    client.quit()
+    event(house, "message.failed", message_id(words.decode()))
+    house.wait_empty()
+    assert len(house.events(event="dsn.sent")) == before
+
+
+def test_dsn_parameters(world, house):
+    client = house.connect()
+    assert client.mail("alice@example.org", ["RET=HDRS", "ENVID=envelope+2Bone"])[0] == 250
+    assert client.rcpt("refuse-never@post.example", ["NOTIFY=NEVER"])[0] == 250
+    assert client.rcpt("refuse-orcpt@post.example", ["NOTIFY=FAILURE", "ORCPT=rfc822;first@example.com"])[0] == 250
+    code, _ = client.data(b"From: alice@example.org\r\nSubject: headers only\r\n\r\nnot to come back\r\n")
+    assert code == 250
+    client.quit()
+    report = report_of(world, "alice", "refuse-orcpt@post.example")
+    [about] = fields_of_recipient(report)
+    assert about["Original-Recipient"] == "rfc822; first@example.com" or about["Original-Recipient"] == \
+        "rfc822;first@example.com"
+    assert b"Original-Envelope-Id: envelope+one" in report.octets
+    assert b"refuse-never" not in report.octets
+    assert b"not to come back" not in report.octets
+    assert report.message.get_payload()[2].get_content_type() == "text/rfc822-headers"
+
+
+# Waiting
+
+
+def test_deferred_then_delivered(world, house):
+    identity = message_id(house.send("later@down.example", "later"))
+    first = event(house, "message.deferred", identity)
+    assert first["attempt"] == 1
+    [row] = house.json("queue", "list", identity)
+    assert row["state"] != "held" and row["attempts"] >= 1
+    with Sink(host="127.0.0.99") as sink:
+        eventually(lambda: house.events(event="message.delivered", id=identity), 25, "a second try")
+        assert b"Subject: later" in sink.messages[0]["octets"]
+    assert not house.json("queue", "list", identity)
+
+
+def test_4xx_is_tried_again(world, house):
+    house.send("again@sink.example", "before", sender="alice@example.org")  # nobody listens yet
+    with Sink() as sink:
+        sink.answers["RCPT"] = "450 4.2.0 not now"
+        eventually(lambda: any(c.startswith("RCPT") for c in sink.commands()), 25, "a try")
+        del sink.answers["RCPT"]
+        eventually(lambda: sink.messages, 25, "another")
+    house.wait_empty()
+
+
+def test_next_hop_restarts(world, house):
+    world.stop_postfix()
+    words = [house.send(f"restart-{i}@post.example", f"restart {i}") for i in range(5)]
+    event(house, "message.deferred", message_id(words[-1]))
+    world.start_postfix_again()
+    for i in range(5):
+        world.post.wait(f"restart-{i}@post.example", seconds=30)
+    house.wait_empty()
+
+
+def test_loop_is_cut(world, house):
+    # The header has been through us too many times.
+    trail = "".join(f"Received: from a by mail.example.org with ESMTP id {i}; Tue, 1 Jan 2030 00:00:00 +0000\r\n"
+                    for i in range(120))
+    client = house.connect()
+    assert client.mail("alice@example.org")[0] == 250
+    assert client.rcpt("looped@post.example")[0] == 250
+    code, words = client.data(f"{trail}From: alice@example.org\r\nSubject: loop\r\n\r\nx\r\n".encode())
+    client.quit()
+    if code == 250:
+        assert event(house, "message.failed", message_id(words.decode()))["status"] == "5.4.6"
+    else:
+        assert code == 554 and b"5.4.6" in words
+    assert not world.post.with_subject("loop")
+
+
+def test_large_message_is_the_same(world, house):
+    random.seed(20)
+    lines = [bytes(random.choices(b"abcdefghij.=+/ ", k=76)) for _ in range(4096)]
+    body = b"".join(lines[i % 4096] + b"\r\n" if i % 97 else b".dot first\r\n..\r\n" for i in range(280000))
+    assert len(body) > 20 << 20
+    client = house.connect(timeout=120)
+    assert client.mail("alice@example.org", [f"SIZE={len(body) + 200}"])[0] == 250
+    assert client.rcpt("large@post.example")[0] == 250
+    assert client.data(b"From: alice@example.org\r\nSubject: large\r\n\r\n" + body)[0] == 250
+    client.quit()
+    [mail] = world.post.wait("large@post.example", seconds=60)
+    got = mail.octets.split(b"\n\n", 1)[1].replace(b"\n", b"\r\n")
+    assert (len(got), hashlib.sha256(got).digest()) == (len(body), hashlib.sha256(body).digest())
+
+
+# The operator's hands
+
+
+def test_queue_verbs(world, house):
+    one = message_id(house.send("hands@down.example", "one"))
+    two = message_id(house.send("hands@down.example", "two", sender="bob@example.org", user="bob"))
+    event(house, "message.deferred", one)
+    event(house, "message.deferred", two)
+    assert {r["id"] for r in house.json("queue", "list", "--domain", "down.example")} == {one, two}
+    assert [r["id"] for r in house.json("queue", "list", "--account", "bob")] == [two]
+    assert "hands@down.example" in house.run("queue", "show", one).stdout
+    shown = house.json("queue", "show", one)
+    assert shown["id"] == one and shown["sender"] == "alice@example.org"
+    assert one in house.run("queue", "list").stdout
+
+    eventually(lambda: house.run("queue", "hold", one, check=False).returncode == 0, 10, "hold")
+    eventually(lambda: house.json("queue", "list", one)[0]["state"] == "held", 10, "held")
+    with Sink(host="127.0.0.99") as sink:
+        house.run("queue", "retry", "--account", "bob")
+        eventually(lambda: any(b"Subject: two" in m["octets"] for m in sink.messages), 20, "retried")
+        assert [r["id"] for r in house.json("queue", "list", "--domain", "down.example")] == [one]
+        house.run("queue", "release", one)
+        eventually(lambda: any(b"Subject: one" in m["octets"] for m in sink.messages), 20, "released")
+    house.wait_empty()
+
+
+def test_queue_remove(house):
+    gone = message_id(house.send("x@down.example", "gone"))
+    event(house, "message.deferred", gone)
+    before = len(house.events(event="dsn.sent"))
+    eventually(lambda: house.run("queue", "remove", gone, check=False).returncode == 0, 15, "remove")
+    assert not house.json("queue", "list", gone)
+    assert house.run("queue", "show", gone, check=False).returncode == 1
+    assert house.events(event="message.removed", id=gone)
+    assert len(house.events(event="dsn.sent")) == before
+
+
+@pytest.mark.parametrize("by", ["id", "message-id", "address"])
+def test_trace_shows_the_way(world, house, by):
+    address = f"refuse-trace-{by}@post.example"
+    identity = message_id(house.send([address, f"traced-{by}@post.example"], "trace me",
+                                     headers=f"Message-ID: <trace-{by}@client.example>\r\n"))
+    event(house, "message.failed", identity)
+    report_of(world, "alice", address)
+    house.wait_empty()
+    word = {"id": identity, "message-id": f"<trace-{by}@client.example>", "address": address}[by]
+    story = house.json("trace", word)
+    names = [e["event"] for e in story]
+    for name in ("auth.succeeded", "message.stored", "message.delivered", "message.failed", "dsn.sent",
+                 "session.closed"):
+        assert name in names, f"{name} is not in {names}"
+    dsn = [e for e in story if e["event"] == "message.delivered" and e["recipient"] == "alice@example.org"]
+    assert dsn, "the report's own delivery is part of the story"
+    assert identity in house.run("trace", word).stdout
+
+
+def test_trace_of_nothing(house):
+    assert house.run("trace", "never@heard.example", check=False).returncode == 1
+
+
+def test_spool_verify_and_export_with_the_daemon_down(world, tmp_path):
+    with Kidoband(world, "offline") as k:
+        k.account_add("alice", "alice@example.org")
+        ids = {message_id(k.send("x@down.example", f"export {i}", body=f"body {i}\r\n")) for i in range(3)}
+        large = message_id(k.send("x@down.example", "export large", body="0123456789abcdef\r\n" * 100000))
+        for identity in ids | {large}:
+            event(k, "message.deferred", identity)
+        k.stop()
+        assert "4 messages" in k.run("spool", "verify").stdout
+        target = world.dir / "export"
+        assert "4 written" in k.run("spool", "export", "--to", target).stdout
+        mails = {p.stem: p.read_bytes() for p in target.glob("*.eml")}
+        assert set(mails) == ids | {large}
+        assert mails[large].endswith(b"0123456789abcdef\r\n" * 100000)
+        assert all(b"Subject: export " in m for m in mails.values())
+
+        # One flipped octet in a body is found.
+        spool = pathlib.Path(k.dir / "state/spool")
+        victim = next(p for p in spool.rglob("*") if p.is_file() and b"body 1\r\n" in p.read_bytes())
+        octets = victim.read_bytes()
+        victim.write_bytes(octets.replace(b"body 1\r\n", b"bodY 1\r\n"))
+        found = k.run("spool", "verify", check=False)
+        assert found.returncode == 1 and "1 findings" in found.stdout
+        victim.write_bytes(octets)
+        k.start()
+        assert len(k.queue()) == 4
