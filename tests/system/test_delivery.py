@@ -130,7 +130,7 @@ def test_failure_report(world, house):
     report = report_of(world, "alice", "refuse-me@post.example")
     assert report.message.get_param("report-type") == "delivery-status"
     assert report["Return-Path"] == "<>"
-    assert report["To"] == "alice@example.org"
+    assert report["To"] in ("alice@example.org", "<alice@example.org>")
     assert report["Auto-Submitted"].startswith("auto-")
     [about] = fields_of_recipient(report)
     assert about["Final-Recipient"] == "rfc822; refuse-me@post.example"
@@ -286,20 +286,18 @@ def test_queue_remove(house):
 
 @pytest.mark.parametrize("by", ["id", "message-id", "address"])
 def test_trace_shows_the_way(world, house, by):
-    address = f"refuse-trace-{by}@post.example"
-    identity = message_id(house.send([address, f"traced-{by}@post.example"], "trace me",
+    address, good = f"refuse-trace-{by}@post.example", f"traced-{by}@post.example"
+    identity = message_id(house.send([address, good], "trace me",
                                      headers=f"Message-ID: <trace-{by}@client.example>\r\n"))
     event(house, "message.failed", identity)
     report_of(world, "alice", address)
-    house.wait_empty()
     word = {"id": identity, "message-id": f"<trace-{by}@client.example>", "address": address}[by]
-    story = house.json("trace", word)
-    names = [e["event"] for e in story]
-    for name in ("auth.succeeded", "message.stored", "message.delivered", "message.failed", "dsn.sent",
-                 "session.closed"):
-        assert name in names, f"{name} is not in {names}"
-    dsn = [e for e in story if e["event"] == "message.delivered" and e["recipient"] == "alice@example.org"]
-    assert dsn, "the report's own delivery is part of the story"
+    def whole():
+        names = {(e["event"], e.get("recipient")) for e in house.json("trace", word)}
+        return names >= {("auth.succeeded", None), ("message.stored", None), ("message.delivered", good),
+                         ("message.failed", address), ("dsn.sent", None), ("session.closed", None),
+                         ("message.delivered", "alice@example.org")}
+    eventually(whole, 10, "the whole story, with the report's own delivery")
     assert identity in house.run("trace", word).stdout
 
 
