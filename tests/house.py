@@ -461,7 +461,7 @@ smtpd_peername_lookup = no
 smtpd_client_connection_count_limit = 0
 smtpd_timeout = 60s
 smtputf8_enable = yes
-unknown_local_recipient_reject_code = 550
+allow_min_user = yes
 """)
         (home / "etc/master.cf").write_text(f"""
 {POSTFIX}:25 inet n - n - 60 smtpd

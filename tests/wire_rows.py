@@ -28,6 +28,7 @@ import struct
 import sys
 import time
 import traceback
+import warnings
 
 from house import MAIL, MAIL6, PATIENCE, SANITIZED, Kidoband, World, eventually
 
@@ -215,6 +216,7 @@ class Wire:
             try:
                 self.tls.do_handshake()
                 self.raw(self.outgoing.read())
+                self.pending += self._decrypt()  # with TLS 1.2 the greeting may have come with the last of it
                 return
             except ssl.SSLWantReadError:
                 self.raw(self.outgoing.read())
@@ -655,6 +657,7 @@ class House:
                          "stranger": world.client_context(certificate="stranger"),
                          "1.2": world.client_context(ssl.TLSVersion.TLSv1_2),
                          "1.3": world.client_context(ssl.TLSVersion.TLSv1_3)}
+        warnings.simplefilter("ignore", DeprecationWarning)
         old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
         old.set_ciphers("ALL:@SECLEVEL=0")
