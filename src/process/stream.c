@@ -650,7 +650,12 @@ void stream_shutdown(struct stream *s, unsigned limit_ms)
 
 static void on_timeout(uv_timer_t *t)
 {
-    end(t->data, -ETIMEDOUT, "time-out");
+    struct stream *s = t->data;
+    if (s->ops->timeout != NULL) {
+        s->ops->timeout(s->arg);
+    } else {
+        end(s, -ETIMEDOUT, "time-out");
+    }
 }
 
 void stream_timeout(struct stream *s, uint64_t ms)

@@ -24,6 +24,8 @@ struct stream_ops {
     void (*tls_ready)(void *arg); /* handshake complete */
     void (*connected)(void *arg); /* stream_connect only */
     void (*drained)(void *arg);   /* what had to wait has gone to the kernel; may be NULL */
+    /* stream_timeout ran out. NULL: the stream ends with closed(-ETIMEDOUT). */
+    void (*timeout)(void *arg);
     /* why: a sentence (static or valid during the call); err: 0 for a plain end, else -errno or 1 for TLS. Exactly
      * once. */
     void (*closed)(void *arg, int err, const char *why);
@@ -49,7 +51,7 @@ void stream_read_pause(struct stream *s);
 void stream_read_resume(struct stream *s); /* also offers again what was left, from the loop */
 /* Writes what waits, sends close_notify, closes; closed(0) follows, within limit_ms. */
 void stream_shutdown(struct stream *s, unsigned limit_ms);
-/* One timer a stream: closed(-ETIMEDOUT) if not set again within ms; 0 stops it. */
+/* One timer a stream: timeout() or closed(-ETIMEDOUT) if not set again within ms; 0 stops it. */
 void stream_timeout(struct stream *s, uint64_t ms);
 void stream_local(const struct stream *s, struct net_address *ret);
 void stream_remote(const struct stream *s, struct net_address *ret);

@@ -529,8 +529,15 @@ static void on_drained(void *arg)
     }
 }
 
+static void on_timeout(void *arg)
+{
+    struct session *s = arg;
+    session_cut(s, 421, (const uint8_t[]){4, 4, 2}, "Nothing was heard from you for too long; connect again",
+                "time-out");
+}
+
 static const struct stream_ops stream_callbacks = {
-    .read = on_read, .tls_ready = on_tls_ready, .drained = on_drained, .closed = on_closed};
+    .read = on_read, .tls_ready = on_tls_ready, .timeout = on_timeout, .drained = on_drained, .closed = on_closed};
 
 static bool speaks_proxy(const struct session *s)
 {
