@@ -32,6 +32,9 @@ void config_complaints_add(struct config_complaints *c, const char *file, size_t
         one->text = NULL;
     }
     va_end(ap);
+    for (char *p = one->text; p != NULL && *p != '\0'; p++) { /* a key may hold anything; a complaint is one line */
+        *p = (unsigned char)*p < 0x20 || *p == 0x7f ? '?' : *p;
+    }
     if (one->file == NULL || one->text == NULL) {
         free(one->file);
         free(one->text);
@@ -76,35 +79,90 @@ void config_complaints_fini(struct config_complaints *c)
     *c = (struct config_complaints){0};
 }
 
-/* What one key alone cannot tell. */
-static void check_whole(struct schema_context *x, const struct config *c)
+/* Where the value behind "spool.retry.first" stands; the nearest map above if it is not in the file. */
+static struct config_place place_of(const struct yaml_node *root, const char *path)
 {
-    static const struct config_place whole = {0};
-    if (c->spool.retry_first_ms > c->spool.retry_max_ms) {
-        schema_complain(x, whole, "spool.retry.first is longer than spool.retry.max");
+    const struct yaml_node *at = root;
+    for (const char *p = path; p != NULL;) {
+        char key[64];
+        const char *dot = strchrnul(p, '.');
+        (void)snprintf(key, sizeof(key), "%.*s", (int)(dot - p), p);
+        const struct yaml_node *next = config_yaml_member(at, key);
+        at = next != NULL ? next : at;
+        p = next != NULL && *dot == '.' ? dot + 1 : NULL;
     }
-    if (c->spool.delay_warning_ms > c->spool.lifetime_ms) {
-        schema_complain(x, whole, "spool.delay_warning is longer than spool.lifetime: nobody would ever be warned");
+    return at->at;
+}
+
+static void check_order(struct schema_context *x, const struct yaml_node *root, uint64_t least, uint64_t most,
+                        const char *least_path, const char *most_path)
+{
+    if (least > most) {
+        schema_complain(x, place_of(root, least_path), "%s is longer than %s; make it shorter, or the other longer",
+                        least_path, most_path);
     }
-    if (c->accounts.guess_delay_first_ms > c->accounts.guess_delay_max_ms) {
-        schema_complain(x, whole, "accounts.guess_delay is longer than accounts.guess_delay_max");
-    }
+}
+
+/* [::] takes IPv4 as well, and 0.0.0.0 all of IPv4. */
+static bool overlap(const struct net_address *a, const struct net_address *b)
+{
+    static const struct net_address all = {0}, all_v4 = {.bytes = {[10] = 0xff, [11] = 0xff}};
+    bool same = memcmp(a->bytes, b->bytes, sizeof(a->bytes)) == 0;
+    bool wide = memcmp(a->bytes, all.bytes, sizeof(a->bytes)) == 0 ||
+                (memcmp(a->bytes, all_v4.bytes, sizeof(a->bytes)) == 0 && net_address_is_v4(b));
+    return a->port == b->port && (same || wide);
+}
+
+static void check_listeners(struct schema_context *x, const struct config *c)
+{
+    const struct config_listen *l = c->submission.listen;
     for (size_t i = 0; i < c->submission.listen_count; i++) {
         for (size_t k = 0; k < i; k++) {
-            const struct net_address *a = &c->submission.listen[i].address, *b = &c->submission.listen[k].address;
-            if (a->port != 0 && a->port == b->port && memcmp(a->bytes, b->bytes, sizeof(a->bytes)) == 0) {
-                schema_complain(x, c->submission.listen[i].at, "this address is listened on twice");
+            if (overlap(&l[i].address, &l[k].address) || overlap(&l[k].address, &l[i].address)) {
+                schema_complain(x, l[i].at, "this address and port are taken by the one in line %zu; keep one of them",
+                                l[k].at.line);
             }
         }
+    }
+}
+
+static int compare_routes(const void *a, const void *b)
+{
+    const struct config_route *x = *(const struct config_route *const *)a, *y = *(const struct config_route *const *)b;
+    int domains = strcmp(x->domain, y->domain);
+    return domains != 0 ? domains : x < y ? -1 : x > y;
+}
+
+/* Sorted: an operator may have ten thousands. */
+static void check_routes(struct schema_context *x, const struct config *c)
+{
+    const struct config_route **sorted = calloc(c->routes_count + 1, sizeof(*sorted));
+    if (sorted == NULL) {
+        x->error = -ENOMEM;
+        return;
     }
     for (size_t i = 0; i < c->routes_count; i++) {
-        for (size_t k = 0; c->routes[i].domain != NULL && k < i; k++) {
-            if (c->routes[k].domain != NULL && strcmp(c->routes[i].domain, c->routes[k].domain) == 0) {
-                schema_complain(x, c->routes[i].at, "there are two routes for \"%s\"; the first is in line %zu",
-                                c->routes[i].domain, c->routes[k].at.line);
-            }
+        sorted[i] = &c->routes[i];
+    }
+    qsort(sorted, c->routes_count, sizeof(*sorted), compare_routes);
+    for (size_t i = 1; i < c->routes_count; i++) {
+        if (strcmp(sorted[i]->domain, sorted[i - 1]->domain) == 0) {
+            schema_complain(x, sorted[i]->at, "there are two routes for \"%s\", the other in line %zu; keep one",
+                            sorted[i]->domain, sorted[i - 1]->at.line);
         }
     }
+    free(sorted);
+}
+
+/* What one key alone cannot tell. */
+static void check_whole(struct schema_context *x, const struct yaml_node *root, const struct config *c)
+{
+    check_order(x, root, c->spool.retry_first_ms, c->spool.retry_max_ms, "spool.retry.first", "spool.retry.max");
+    check_order(x, root, c->spool.delay_warning_ms, c->spool.lifetime_ms, "spool.delay_warning", "spool.lifetime");
+    check_order(x, root, c->accounts.guess_delay_first_ms, c->accounts.guess_delay_max_ms, "accounts.guess_delay",
+                "accounts.guess_delay_max");
+    check_listeners(x, c);
+    check_routes(x, c);
 }
 
 static int default_directory(char **target, const char *base, const char *name)
@@ -133,8 +191,8 @@ int config_load(struct span text, const char *file, struct config **ret, struct 
         schema_complain(&x, root->at, "the file should be a map of sections (submission:, routes: ...)");
     } else {
         schema_read_map(&x, root, schema_root, c);
-        if (!x.bad) {
-            check_whole(&x, c);
+        if (!x.bad && x.error == 0) {
+            check_whole(&x, root, c);
         }
     }
     config_yaml_free(&root);

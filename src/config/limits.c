@@ -3,6 +3,7 @@
  */
 #include "config/schema.h"
 
+#include <errno.h>
 #include <string.h>
 
 static const char *const per_words[] = {"account", "network", NULL};
@@ -38,7 +39,8 @@ static void read_windows(struct schema_context *x, const struct schema_field *f,
         if (item->kind == YAML_KIND_VALUE && parse_window(item->text, &l->windows[l->windows_count])) {
             l->windows_count++;
         } else {
-            schema_complain(x, item->at, "not a number in a time (at most 31d); write it like %s", f->example);
+            schema_complain(x, item->at, "not a number in a time (1 to 100000000 in 1s to 31d); write it like %s",
+                            f->example);
         }
     }
     if (node != NULL && count == 0) {
@@ -65,6 +67,7 @@ static void standard_limits(struct schema_context *x, struct config *c)
     }
     c->limits_count = 1;
     c->limits[0].name = strdup("standard");
+    x->error = c->limits[0].name == NULL ? -ENOMEM : x->error;
     c->limits[0].count = LIMIT_COUNT_RECIPIENTS;
     c->limits[0].windows = schema_list_room(x, 2, sizeof(windows[0]));
     if (c->limits[0].windows != NULL) {

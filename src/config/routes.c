@@ -3,6 +3,8 @@
  */
 #include "config/schema.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,7 +56,7 @@ static void read_password_file(struct schema_context *x, const struct schema_fie
 
 const struct schema_field schema_route_fields[] = {
     {"domain", read_route_domain, 0, .required = true, .example = "example.ne.jp, .example.ne.jp or \"*\""},
-    {"via", schema_choice, offsetof(struct route_reading, via), .required = true, .words = via_words},
+    {"via", schema_choice, offsetof(struct route_reading, via), .required = true, .words = via_words, .example = "mx"},
     {"to", read_route_to, 0, .example = "\"smtp.example.net:587\" or unix:/run/dovecot/lmtp"},
     {"tls", read_route_tls, 0, .words = schema_tls_words},
     {"lookup_mx", schema_bool, offsetof(struct route_reading, route.lookup_mx), "false"},
@@ -70,22 +72,18 @@ static void finish_route_domain(struct schema_context *x, struct route_reading *
     if (text == NULL) {
         return;
     }
-    if (strcmp(text, "*") == 0) {
-        r->route.domain = strdup("*");
-        return;
-    }
     bool below = text[0] == '.';
-    char *normal = schema_domain_normal(text + (below ? 1 : 0));
-    if (normal == NULL) {
-        schema_complain(x, r->domain_at, "\"%s\" is not a domain; write it like %s", text,
+    bool every = strcmp(text, "*") == 0;
+    char *normal = every ? strdup(text) : schema_domain_normal(text + (below ? 1 : 0));
+    if (normal == NULL && !every) {
+        schema_complain(x, r->domain_at, "\"%.*s\" is not a domain; write it like %s", schema_shown(text), text,
                         schema_route_fields[0].example);
         return;
     }
-    struct buf b;
-    buf_init(&b, 512);
-    (void)buf_printf(&b, "%s%s", below ? "." : "", normal);
-    r->route.domain = span_dup(buf_span(&b));
-    buf_fini(&b);
+    if (normal == NULL || asprintf(&r->route.domain, "%s%s", below ? "." : "", normal) < 0) {
+        r->route.domain = NULL;
+        x->error = -ENOMEM;
+    }
     free(normal);
 }
 
@@ -118,11 +116,9 @@ static bool parse_route_to(const char *to, struct config_route *route, uint16_t 
     return text != NULL;
 }
 
-static void finish_route(struct schema_context *x, struct route_reading *r)
+static void finish_route_to(struct schema_context *x, struct route_reading *r)
 {
     bool needs_to = r->via == VIA_SMARTHOST || r->via == VIA_LMTP;
-    r->route.via = (enum config_via)r->via;
-    finish_route_domain(x, r);
     if (needs_to && r->to == NULL) {
         schema_complain(x, r->route.at, "a route via %s needs \"to\", like %s", via_words[r->via],
                         schema_route_fields[2].example);
@@ -131,21 +127,39 @@ static void finish_route(struct schema_context *x, struct route_reading *r)
                         via_words[r->via]);
     } else if (needs_to && (!parse_route_to(r->to, &r->route, r->via == VIA_LMTP ? 24 : 587) ||
                             (r->via == VIA_SMARTHOST && r->route.unix_path != NULL))) {
-        schema_complain(x, r->to_at, "\"%s\" is not a next hop; write it like %s", r->to,
-                        schema_route_fields[2].example);
+        schema_complain(x, r->to_at, "\"%.*s\" is not a next hop; write it like %s", schema_shown(r->to), r->to,
+                        r->via == VIA_LMTP ? "unix:/run/dovecot/lmtp or \"lmtp.example.net:24\""
+                                           : "\"smtp.example.net:587\"");
     }
+}
+
+static void finish_route_login(struct schema_context *x, struct route_reading *r)
+{
     if ((r->route.username == NULL) != (r->route.password_file == NULL)) {
-        schema_complain(x, r->route.at, "\"username\" and \"password_file\" go together");
-    }
-    if (r->route.username != NULL && r->via != VIA_SMARTHOST) {
+        schema_complain(x, r->route.at, "\"username\" and \"password_file\" go together; write both or none");
+    } else if (r->route.username != NULL && r->via != VIA_SMARTHOST) {
         schema_complain(x, r->route.at, "a login is for routes via smarthost only");
+    }
+    if (r->route.username != NULL && (r->tls == TLS_NONE || r->tls == TLS_MAY)) {
+        schema_complain(x, r->route.at, "a password is never sent in clear; write tls: must or tls: verify");
+    }
+}
+
+/* via is known. */
+static void finish_route(struct schema_context *x, struct route_reading *r)
+{
+    r->route.via = (enum config_via)r->via;
+    finish_route_to(x, r);
+    finish_route_login(x, r);
+    if (r->route.words != NULL && r->via != VIA_ERROR) {
+        schema_complain(x, r->route.at, "\"words\" are for routes via error only");
+    }
+    if (r->route.lookup_mx && r->via != VIA_SMARTHOST) {
+        schema_complain(x, r->route.at, "\"lookup_mx\" is for routes via smarthost only");
     }
     int standard = r->via == VIA_LMTP ? TLS_NONE : r->route.username != NULL ? TLS_VERIFY : TLS_MAY;
     r->route.tls = (enum config_tls)(r->tls == -1 ? standard : r->tls);
     r->route.implicit_tls = r->via == VIA_SMARTHOST && r->route.port == 465;
-    if (r->route.username != NULL && (r->route.tls == TLS_NONE || r->route.tls == TLS_MAY)) {
-        schema_complain(x, r->route.at, "a password is never sent in clear; tls: must or tls: verify");
-    }
 }
 
 void schema_routes(struct schema_context *x, const struct schema_field *f, const struct yaml_node *node, void *target)
@@ -158,9 +172,12 @@ void schema_routes(struct schema_context *x, const struct schema_field *f, const
         if (!schema_want_map(x, f, item)) {
             continue;
         }
-        struct route_reading r = {.tls = -1, .route = {.at = item->at}};
+        struct route_reading r = {.tls = -1, .via = -1, .route = {.at = item->at}};
         schema_read_map(x, item, schema_route_fields, &r);
-        finish_route(x, &r);
+        finish_route_domain(x, &r);
+        if (r.via >= 0) {
+            finish_route(x, &r);
+        }
         if (r.tls == -1 && r.via == VIA_MX) {
             r.route.tls = c->delivery.tls;
         }
@@ -169,7 +186,9 @@ void schema_routes(struct schema_context *x, const struct schema_field *f, const
         c->routes[c->routes_count++] = r.route;
     }
     if (node == NULL && c->routes != NULL) {
-        c->routes[0] = (struct config_route){.domain = strdup("*"), .via = VIA_MX, .tls = c->delivery.tls};
+        char *every = strdup("*");
+        x->error = every == NULL ? -ENOMEM : x->error;
+        c->routes[0] = (struct config_route){.domain = every, .via = VIA_MX, .tls = c->delivery.tls};
         c->routes_count = 1;
     }
 }

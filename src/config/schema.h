@@ -94,6 +94,8 @@ void schema_prefixes(struct schema_context *x, const struct schema_field *f, con
 bool schema_endpoint(struct schema_context *x, struct config_place at, const char *text, struct net_address *ret);
 /* A domain as A-labels in lower case, on the heap; NULL: it is none. A leading dot or "*" is the caller's. */
 char *schema_domain_normal(const char *text);
+/* How many octets of a value a complaint shows. */
+int schema_shown(const char *text);
 bool schema_number(const char *text, uint64_t *ret);
 bool schema_duration_parse(const char *text, uint64_t *ret_ms);
 /* A list's elements one by one; a single value counts as a list of one. NULL node: none. */

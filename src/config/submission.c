@@ -205,7 +205,6 @@ static void read_mechanisms(struct schema_context *x, const struct schema_field 
                             void *target)
 {
     unsigned *bits = target;
-    (void)f;
     for (size_t i = 0; node == NULL && i < sizeof(mechanisms) / sizeof(mechanisms[0]); i++) {
         *bits |= mechanisms[i].bits;
     }
@@ -213,17 +212,20 @@ static void read_mechanisms(struct schema_context *x, const struct schema_field 
         const struct yaml_node *item = schema_list_item(node, i);
         unsigned one = item->kind == YAML_KIND_VALUE ? mechanism_bits(item->text) : 0;
         if (one == 0) {
-            schema_complain(
-                x, item->at,
-                "not a mechanism we have; they are PLAIN, LOGIN, SCRAM-SHA-1, SCRAM-SHA-1-PLUS, SCRAM-SHA-256, "
-                "SCRAM-SHA-256-PLUS, EXTERNAL");
+            const char *text = item->kind == YAML_KIND_VALUE ? item->text : config_yaml_kind_name(item->kind);
+            schema_complain(x, item->at, "\"%.*s\" is not a mechanism we have; they are %s", schema_shown(text), text,
+                            f->example);
         }
         *bits |= one;
+    }
+    if (node != NULL && schema_list_count(node) == 0) {
+        schema_complain(x, node->at, "\"mechanisms\" is empty: nobody could log in; leave it out for %s", f->example);
     }
 }
 
 static const struct schema_field auth_fields[] = {
-    {"mechanisms", read_mechanisms, AT(submission.auth.mechanisms)},
+    {"mechanisms", read_mechanisms, AT(submission.auth.mechanisms),
+     .example = "PLAIN, LOGIN, SCRAM-SHA-1, SCRAM-SHA-1-PLUS, SCRAM-SHA-256, SCRAM-SHA-256-PLUS, EXTERNAL"},
     END_OF_FIELDS,
 };
 
@@ -241,6 +243,28 @@ static const struct schema_field relay_network_fields[] = {
     END_OF_FIELDS,
 };
 
+/* Everybody is no network: that would be an open relay. */
+static void check_relay_network(struct schema_context *x, const struct yaml_node *item, const struct config *c,
+                                const struct config_relay_network *n)
+{
+    for (size_t i = 0; i < n->prefixes.count; i++) {
+        const struct net_prefix *p = &n->prefixes.list[i];
+        struct net_address a = {0};
+        memcpy(a.bytes, p->bytes, sizeof(a.bytes));
+        if (p->bits == 0 || (p->bits == 96 && net_address_is_v4(&a))) {
+            schema_complain(x, item->at,
+                            "a prefix of length 0 would let everybody relay; name your own networks, like %s",
+                            relay_network_fields[1].example);
+        }
+    }
+    for (const struct config_relay_network *o = c->submission.relay_networks; n->name != NULL && o < n; o++) {
+        if (o->name != NULL && strcmp(o->name, n->name) == 0) {
+            schema_complain(x, item->at, "two networks are called \"%.*s\"; each needs its own name",
+                            schema_shown(n->name), n->name);
+        }
+    }
+}
+
 static void read_relay_networks(struct schema_context *x, const struct schema_field *f, const struct yaml_node *node,
                                 void *target)
 {
@@ -250,8 +274,9 @@ static void read_relay_networks(struct schema_context *x, const struct schema_fi
     for (size_t i = 0; c->submission.relay_networks != NULL && i < count; i++) {
         const struct yaml_node *item = schema_list_item(node, i);
         if (schema_want_map(x, f, item)) {
-            schema_read_map(x, item, relay_network_fields,
-                            &c->submission.relay_networks[c->submission.relay_networks_count++]);
+            struct config_relay_network *n = &c->submission.relay_networks[c->submission.relay_networks_count++];
+            schema_read_map(x, item, relay_network_fields, n);
+            check_relay_network(x, item, c, n);
         }
     }
 }

@@ -4,10 +4,13 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <idn2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "config/schema.h"
+
+#define SHOWN_MAX 120
 
 static const char *value_of(struct schema_context *x, const struct schema_field *f, const struct yaml_node *node)
 {
@@ -23,10 +26,23 @@ static const char *value_of(struct schema_context *x, const struct schema_field 
     return node->text;
 }
 
+/* Whole UTF-8 characters only: the YAML reader has refused broken ones. */
+int schema_shown(const char *text)
+{
+    size_t len = strnlen(text, SHOWN_MAX + 1);
+    if (len > SHOWN_MAX) {
+        for (len = SHOWN_MAX; len > 0 && ((unsigned char)text[len] & 0xC0) == 0x80;) {
+            len--;
+        }
+    }
+    return (int)len;
+}
+
 static void wrong(struct schema_context *x, const struct schema_field *f, const struct yaml_node *node,
                   const char *what)
 {
-    schema_complain(x, node->at, "\"%s\" is not %s; write it like %s", node->text, what, f->example);
+    schema_complain(x, node->at, "\"%.*s\" is not %s; write it like %s", schema_shown(node->text), node->text, what,
+                    f->example);
 }
 
 static void set_string(struct schema_context *x, char **target, char *take)
@@ -66,7 +82,7 @@ void schema_bool(struct schema_context *x, const struct schema_field *f, const s
     bool yes = strcmp(text, "true") == 0 || strcmp(text, "yes") == 0 || strcmp(text, "on") == 0;
     bool no = strcmp(text, "false") == 0 || strcmp(text, "no") == 0 || strcmp(text, "off") == 0;
     if (!yes && !no) {
-        schema_complain(x, node->at, "\"%s\" should be true or false, not \"%s\"", f->key, text);
+        schema_complain(x, node->at, "\"%s\" should be true or false, not \"%.*s\"", f->key, schema_shown(text), text);
         return;
     }
     *(bool *)target = yes;
@@ -99,7 +115,7 @@ void schema_uint(struct schema_context *x, const struct schema_field *f, const s
     if (!schema_number(text, &n)) {
         wrong(x, f, node, "a whole number");
     } else if (n < f->min || n > f->max) {
-        schema_complain(x, node->at, "\"%s\" is %s; it should be from %llu to %llu", f->key, text,
+        schema_complain(x, node->at, "\"%s\" is %.*s; it should be from %llu to %llu", f->key, schema_shown(text), text,
                         (unsigned long long)f->min, (unsigned long long)f->max);
     } else {
         *(uint32_t *)target = (uint32_t)n;
@@ -132,6 +148,16 @@ static bool parse_with_unit(const char *text, const struct unit *units, uint64_t
     return false;
 }
 
+/* With the largest unit that gives a whole number. */
+static void format_with_unit(char text[static 32], uint64_t n, const struct unit *units)
+{
+    const struct unit *best = units;
+    for (const struct unit *u = units; u->name != NULL; u++) {
+        best = n % u->factor == 0 && (n > 0 || u->factor == 1000) && u->factor > best->factor ? u : best;
+    }
+    (void)snprintf(text, 32, "%llu%s", (unsigned long long)(n / best->factor), best->name);
+}
+
 static void with_unit(struct schema_context *x, const struct schema_field *f, const struct yaml_node *node,
                       void *target, const struct unit *units, const char *what)
 {
@@ -143,8 +169,10 @@ static void with_unit(struct schema_context *x, const struct schema_field *f, co
     if (!parse_with_unit(text, units, &n)) {
         wrong(x, f, node, what);
     } else if (n < f->min || n > f->max) {
-        schema_complain(x, node->at, "\"%s\" is %s, outside of what is possible; write it like %s", f->key, text,
-                        f->example);
+        char least[32], most[32];
+        format_with_unit(least, f->min, units);
+        format_with_unit(most, f->max, units);
+        schema_complain(x, node->at, "\"%s\" is %s; it should be from %s to %s", f->key, text, least, most);
     } else {
         *(uint64_t *)target = n;
     }
@@ -190,31 +218,33 @@ void schema_choice(struct schema_context *x, const struct schema_field *f, const
     for (int i = 0; f->words[i] != NULL; i++) {
         (void)buf_printf(&b, "%s%s", i == 0 ? "" : f->words[i + 1] == NULL ? " or " : ", ", f->words[i]);
     }
-    schema_complain(x, node->at, "\"%s\" should be %.*s, not \"%s\"", f->key, (int)b.len, (const char *)b.data, text);
+    schema_complain(x, node->at, "\"%s\" should be %.*s, not \"%.*s\"", f->key, (int)b.len, (const char *)b.data,
+                    schema_shown(text), text);
     buf_fini(&b);
 }
 
+/* Letters, digits, hyphens and single dots within; the last label is not a number, as an address's would be. */
+static bool is_domain(const char *text)
+{
+    size_t len = strlen(text);
+    const char *last = strrchr(text, '.');
+    last = last != NULL ? last + 1 : text;
+    return len > 0 && len <= 253 && strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789-.") == len &&
+           strstr(text, "..") == NULL && text[0] != '.' && *last != '\0' && last[strspn(last, "0123456789")] != '\0';
+}
+
+/* Without IDN2_USE_STD3_ASCII_RULES, which takes "a b" and drops the space. */
 char *schema_domain_normal(const char *text)
 {
     char *ascii = NULL;
-    if (idn2_to_ascii_8z(text, &ascii, IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL | IDN2_USE_STD3_ASCII_RULES) != IDN2_OK) {
+    if (idn2_to_ascii_8z(text, &ascii, IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL) != IDN2_OK) {
         return NULL;
     }
-    size_t len = strlen(ascii);
-    char *copy = len > 0 && len <= 253 ? strdup(ascii) : NULL;
-    idn2_free(ascii);
-    for (char *p = copy; p != NULL && *p != '\0'; p++) {
-        bool good = (*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9') || *p == '-' || *p == '.';
+    for (char *p = ascii; *p != '\0'; p++) {
         *p = *p >= 'A' && *p <= 'Z' ? (char)(*p + 32) : *p;
-        if (!good && !(*p >= 'a' && *p <= 'z')) {
-            free(copy);
-            return NULL;
-        }
     }
-    if (copy != NULL && (strstr(copy, "..") != NULL || copy[0] == '.' || copy[strlen(copy) - 1] == '.')) {
-        free(copy);
-        return NULL;
-    }
+    char *copy = is_domain(ascii) ? strdup(ascii) : NULL;
+    idn2_free(ascii);
     return copy;
 }
 
@@ -392,6 +422,9 @@ void schema_prefixes(struct schema_context *x, const struct schema_field *f, con
             wrong(x, f, item, "a prefix (address/length, no host bits set)");
         }
     }
+    if (count == 0 && f->required) {
+        schema_complain(x, node->at, "\"%s\" is empty; write it like %s", f->key, f->example);
+    }
 }
 
 bool schema_endpoint(struct schema_context *x, struct config_place at, const char *text, struct net_address *ret)
@@ -411,7 +444,8 @@ bool schema_endpoint(struct schema_context *x, struct config_place at, const cha
         }
     }
     if (!good || net_address_parse(host, ret) < 0) {
-        schema_complain(x, at, "\"%s\" is not an address to listen on; write it like %s", text, right);
+        schema_complain(x, at, "\"%.*s\" is not an address to listen on; write it like %s", schema_shown(text), text,
+                        right);
         return false;
     }
     ret->port = (uint16_t)port;

@@ -53,17 +53,18 @@ static void unknown_key(struct schema_context *x, const struct yaml_node *child,
     buf_init(&all, 900);
     for (const struct schema_field *f = fields; f->key != NULL; f++) {
         size_t d = distance(child->key, f->key);
-        if (d < best) {
+        if (d < best && d < strlen(child->key) && d < strlen(f->key)) {
             best = d;
             near = f->key;
         }
         (void)buf_printf(&all, "%s%s", f == fields ? "" : ", ", f->key);
     }
     if (near != NULL) {
-        schema_complain(x, child->key_at, "unknown key \"%s\"; did you mean \"%s\"?", child->key, near);
+        schema_complain(x, child->key_at, "unknown key \"%.*s\"; did you mean \"%s\"?", schema_shown(child->key),
+                        child->key, near);
     } else {
-        schema_complain(x, child->key_at, "unknown key \"%s\"; here go: %.*s", child->key, (int)all.len,
-                        (const char *)all.data);
+        schema_complain(x, child->key_at, "unknown key \"%.*s\"; here go: %.*s", schema_shown(child->key), child->key,
+                        (int)all.len, (const char *)all.data);
     }
     buf_fini(&all);
 }

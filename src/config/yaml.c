@@ -1,6 +1,7 @@
 #include "config/yaml.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
@@ -9,6 +10,7 @@
 
 struct reading {
     yaml_parser_t parser;
+    struct span text;
     const char *file;
     struct config_complaints *complaints;
     bool bad;
@@ -62,19 +64,46 @@ const struct yaml_node *config_yaml_member(const struct yaml_node *map, const ch
     return NULL;
 }
 
+/* Of an octet, in characters as the parser counts them. */
+static struct config_place place_of_octet(struct span text, size_t offset)
+{
+    struct config_place at = {1, 1};
+    for (size_t i = 0; i < offset && i < text.len; i++) {
+        bool newline = text.ptr[i] == '\n';
+        at.line += newline;
+        at.column = newline ? 1 : at.column + ((text.ptr[i] & 0xC0) != 0x80);
+    }
+    return at;
+}
+
+static void complain_of_parser(struct reading *r)
+{
+    const yaml_parser_t *p = &r->parser;
+    struct config_place at = place_of(&p->problem_mark);
+    char began[64] = "";
+    if (p->error == YAML_READER_ERROR) {
+        at = place_of_octet(r->text, p->problem_offset);
+    } else if (p->context != NULL && p->context_mark.line != p->problem_mark.line) {
+        (void)snprintf(began, sizeof(began), " (began in line %zu)", p->context_mark.line + 1);
+    }
+    config_complaints_add(r->complaints, r->file, at.line, at.column, "not YAML: %s%s; %s",
+                          p->problem != NULL ? p->problem : "unreadable", began,
+                          p->error == YAML_READER_ERROR ? "a configuration is UTF-8 text"
+                                                        : "check indentation, brackets and quotes");
+    r->bad = true;
+}
+
 /* false: the document cannot be read on. */
 static bool next_event(struct reading *r, yaml_event_t *event)
 {
     if (yaml_parser_parse(&r->parser, event) != 0) {
         return true;
     }
-    struct config_place at = place_of(&r->parser.problem_mark);
-    if (r->parser.problem_mark.line == 0 && r->parser.problem_mark.column == 0) {
-        at = place_of(&r->parser.mark);
+    if (r->parser.error == YAML_MEMORY_ERROR) {
+        r->error = -ENOMEM;
+        return false;
     }
-    config_complaints_add(r->complaints, r->file, at.line, at.column, "not YAML: %s; check indentation and quotes",
-                          r->parser.problem != NULL ? r->parser.problem : "unreadable");
-    r->bad = true;
+    complain_of_parser(r);
     return false;
 }
 
@@ -139,7 +168,7 @@ static bool read_key(struct reading *r, const yaml_event_t *event, const struct 
     }
     if (twin != NULL) {
         config_complaints_add(r->complaints, r->file, at.line, at.column,
-                              "\"%s\" is there twice; the first is in line %zu: keep one", key, twin->key_at.line);
+                              "\"%.120s\" is there twice; the first is in line %zu: keep one", key, twin->key_at.line);
         r->bad = true;
     }
     *ret_key = strdup(key);
@@ -259,7 +288,10 @@ static bool read_document(struct reading *r, struct yaml_node *root)
 
 int config_yaml_read(struct span text, const char *file, struct yaml_node **ret, struct config_complaints *complaints)
 {
-    struct reading r = {.file = file, .complaints = complaints};
+    static const uint8_t mark[] = {0xEF, 0xBB, 0xBF};
+    bool marked = text.len >= sizeof(mark) && memcmp(text.ptr, mark, sizeof(mark)) == 0;
+    text = marked ? (struct span){text.ptr + sizeof(mark), text.len - sizeof(mark)} : text;
+    struct reading r = {.text = text, .file = file, .complaints = complaints};
     struct yaml_node *root = calloc(1, sizeof(*root));
     if (root == NULL || yaml_parser_initialize(&r.parser) == 0) {
         free(root);
