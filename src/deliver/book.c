@@ -96,12 +96,12 @@ static struct entry *entry_make(struct book *b, const struct net_address *a, uin
 }
 
 void book_set_down(struct book *b, const struct net_address *a, uint64_t scope, const struct refusal *why,
-                   uint64_t now_ms)
+                   uint64_t until_ms)
 {
     struct entry *e = entry_make(b, a, scope);
     if (e != NULL) {
         e->why = *why;
-        e->down_until_ms = now_ms + BOOK_DOWN_MS;
+        e->down_until_ms = until_ms;
     }
 }
 

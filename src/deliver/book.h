@@ -11,7 +11,7 @@
 
 #define BOOK_MAX       4096
 #define BOOK_WORDS_MAX 512
-#define BOOK_DOWN_MS   60000
+#define BOOK_DOWN_MS   60000 /* at most, and never longer than spool.retry.first */
 #define BOOK_TLS_MS    600000
 
 struct book;
@@ -29,10 +29,10 @@ __attribute__((format(printf, 6, 7))) void refusal_set(struct refusal *r, bool p
 struct book *book_new(void); /* NULL: out of memory */
 void book_free(struct book **b);
 
-/* Down for BOOK_DOWN_MS. scope 0: for all. Else only for who demands the same: a host without TLS is down for a route
+/* Down until then. scope 0: for all. Else only for who demands the same: a host without TLS is down for a route
  * that must have it, and well for the others. Without memory nothing is remembered. */
 void book_set_down(struct book *b, const struct net_address *a, uint64_t scope, const struct refusal *why,
-                   uint64_t now_ms);
+                   uint64_t until_ms);
 /* The refusal, borrowed until the next call, or NULL: worth a try. */
 const struct refusal *book_down(const struct book *b, const struct net_address *a, uint64_t scope, uint64_t now_ms);
 void book_set_up(struct book *b, const struct net_address *a, uint64_t scope); /* and for all */

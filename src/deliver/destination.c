@@ -344,7 +344,8 @@ static void host_failed(struct destination *d, const struct link *l, const struc
 {
     log_info("delivery.host.down", LF_STR("domain", d->name), LF_STR("words", end->why->words),
              LF_UINT("code", end->why->code));
-    book_set_down(d->relay->book, &l->address, end->policy ? scope_of(d) : 0, end->why, clock_mono_ms());
+    book_set_down(d->relay->book, &l->address, end->policy ? scope_of(d) : 0, end->why,
+                  clock_mono_ms() + d->settings->down_ms);
     pace_failure(&d->pace);
 }
 

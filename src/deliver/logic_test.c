@@ -112,7 +112,7 @@ static void book_remembers_for_a_while(void **state)
     other_port.port = 26;
     refusal_set(&why, false, 421, 4, 1, "%s", "go away");
     assert_null(book_down(b, &a, 0, 1000));
-    book_set_down(b, &a, 0, &why, 1000);
+    book_set_down(b, &a, 0, &why, 1000 + BOOK_DOWN_MS);
     assert_non_null(book_down(b, &a, 0, 1000 + BOOK_DOWN_MS - 1));
     assert_string_equal(book_down(b, &a, 0, 1000)->words, "go away");
     assert_null(book_down(b, &a, 0, 1000 + BOOK_DOWN_MS));
@@ -132,11 +132,11 @@ static void book_knows_scopes(void **state)
     struct book *b = book_new();
     struct net_address a = numbered_address(1);
     struct refusal why = {0};
-    book_set_down(b, &a, 7, &why, 0);
+    book_set_down(b, &a, 7, &why, BOOK_DOWN_MS);
     assert_non_null(book_down(b, &a, 7, 1));
     assert_null(book_down(b, &a, 8, 1));
     assert_null(book_down(b, &a, 0, 1));
-    book_set_down(b, &a, 0, &why, 0);
+    book_set_down(b, &a, 0, &why, BOOK_DOWN_MS);
     assert_non_null(book_down(b, &a, 8, 1));
     book_set_up(b, &a, 8);
     assert_null(book_down(b, &a, 8, 1));
@@ -153,7 +153,7 @@ static void book_is_bounded(void **state)
     struct refusal why = {0};
     for (uint32_t i = 0; i < BOOK_MAX + 10; i++) {
         struct net_address a = numbered_address(i);
-        book_set_down(b, &a, 0, &why, 0);
+        book_set_down(b, &a, 0, &why, BOOK_DOWN_MS);
     }
     assert_int_equal(book_count(b), BOOK_MAX);
     struct net_address first = numbered_address(0), last = numbered_address(BOOK_MAX + 9);

@@ -168,6 +168,7 @@ struct settings *settings_new(uv_loop_t *loop, struct outcome_sink *sink, struct
     s->concurrency = c->delivery.concurrency_per_destination;
     s->connections_max = c->delivery.connections;
     s->idle_ms = c->delivery.idle_ms;
+    s->down_ms = c->spool.retry_first_ms < BOOK_DOWN_MS ? c->spool.retry_first_ms : BOOK_DOWN_MS;
     s->self = (struct hosts_self){.name = c->submission.hostname, .is_self = is_self, .random = random_bits, .arg = s};
     s->routes = routes_new(c, old != NULL ? old->routes : NULL);
     if (s->routes == NULL || local_read(s) < 0 || sources_read(s) < 0 || resolver_take(s, loop, old) < 0) {

@@ -25,6 +25,7 @@ struct settings {
     unsigned concurrency;     /* connections of a destination */
     unsigned connections_max; /* in all */
     uint64_t idle_ms;
+    uint64_t down_ms; /* for how long a host that failed is left alone */
 };
 
 /* Reads password files, CA certificates, the trust anchor; shares the old resolver (and its cache) when nothing about
