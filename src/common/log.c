@@ -20,7 +20,7 @@ static struct {
     const char *process;
     enum log_level stderr_level;
     int event_fd;
-    pid_t pid; /* asked once: getpid is a system call, and an event is written for every message */
+    pid_t pid;          /* asked once: getpid is a system call, and an event is written for every message */
     struct buf pending; /* for the event file */
     struct buf console; /* for standard error */
     uint64_t dropped;

@@ -125,7 +125,8 @@ struct log_segment *log_segment_tail(struct log *l);               /* the oldest
 void log_live_add(struct log *l, uint64_t seq, uint64_t octets);
 void log_live_drop(struct log *l, uint64_t seq, uint64_t octets);
 void log_pin(struct log *l, uint64_t seq);
-void log_unpin(struct log *l, uint64_t seq, bool tainted);
+/* True when nobody reads from it now, and it is old enough that nobody soon will. */
+bool log_unpin(struct log *l, uint64_t seq, bool tainted);
 
 struct log_figures {
     uint64_t segments, octets, live_octets; /* octets: of all segments */
@@ -136,6 +137,8 @@ struct log_figures {
         durable_turn; /* everything gathered so far is durable when durable_turn reaches gather_turn */
     bool down;
 };
+uint64_t log_segments_made(const struct log *l); /* grows when the log takes room on the disk */
+uint64_t log_pending(const struct log *l);       /* octets gathered and not durable */
 void log_figures(const struct log *l, struct log_figures *ret);
 
 #endif
