@@ -323,7 +323,7 @@ static const struct row beside[] = {
     {BESIDE("routes: [{domain: '*', via: smtp}]\n"),
      "f:2:29: \"via\" should be mx, smarthost, lmtp or error, not \"smtp\"\n"},
     {BESIDE("routes: [{domain: '*', via: smarthost}]\n"),
-     "f:2:10: a route via smarthost needs \"to\", like \"smtp.example.net:587\" or unix:/run/dovecot/lmtp\n"},
+     "f:2:10: a route via smarthost needs \"to\", like \"smtp.example.net:587\"\n"},
     {BESIDE("routes: [{domain: '*', via: mx, to: mx.example}]\n"),
      "f:2:37: a route via mx takes no \"to\"; use via: smarthost or via: lmtp\n"},
     {BESIDE("routes: [{domain: '*', via: lmtp, to: 'unix:lmtp'}]\n"),

@@ -49,7 +49,10 @@ static int compare_places(const void *a, const void *b)
     if (x->line != y->line) {
         return x->line < y->line ? -1 : 1;
     }
-    return x->column < y->column ? -1 : x->column > y->column ? 1 : 0;
+    if (x->column != y->column) {
+        return x->column < y->column ? -1 : 1;
+    }
+    return strcmp(x->text, y->text); /* the same output every time */
 }
 
 int config_complaints_format(const struct config_complaints *c, struct buf *out)

@@ -118,18 +118,17 @@ static bool parse_route_to(const char *to, struct config_route *route, uint16_t 
 
 static void finish_route_to(struct schema_context *x, struct route_reading *r)
 {
+    const char *like =
+        r->via == VIA_LMTP ? "unix:/run/dovecot/lmtp or \"lmtp.example.net:24\"" : "\"smtp.example.net:587\"";
     bool needs_to = r->via == VIA_SMARTHOST || r->via == VIA_LMTP;
     if (needs_to && r->to == NULL) {
-        schema_complain(x, r->route.at, "a route via %s needs \"to\", like %s", via_words[r->via],
-                        schema_route_fields[2].example);
+        schema_complain(x, r->route.at, "a route via %s needs \"to\", like %s", via_words[r->via], like);
     } else if (!needs_to && r->to != NULL) {
         schema_complain(x, r->to_at, "a route via %s takes no \"to\"; use via: smarthost or via: lmtp",
                         via_words[r->via]);
     } else if (needs_to && (!parse_route_to(r->to, &r->route, r->via == VIA_LMTP ? 24 : 587) ||
                             (r->via == VIA_SMARTHOST && r->route.unix_path != NULL))) {
-        schema_complain(x, r->to_at, "\"%.*s\" is not a next hop; write it like %s", schema_shown(r->to), r->to,
-                        r->via == VIA_LMTP ? "unix:/run/dovecot/lmtp or \"lmtp.example.net:24\""
-                                           : "\"smtp.example.net:587\"");
+        schema_complain(x, r->to_at, "\"%.*s\" is not a next hop; write it like %s", schema_shown(r->to), r->to, like);
     }
 }
 
