@@ -239,10 +239,11 @@ class Sink:
 class World:
     """Names, certificates, mailboxes and next hops."""
 
-    def __init__(self):
+    def __init__(self, dovecot=True):
         if "KIDOBAN_WORLD" not in os.environ:
             raise SystemExit("this needs a world of its own: tests/world.sh COMMAND...")
         self.dir = pathlib.Path(os.environ["KIDOBAN_WORLD"])
+        self.with_dovecot = dovecot
         self.processes = []
         self.post = Maildir(self.dir / "post")
         self.mailbox = {}
@@ -250,7 +251,8 @@ class World:
     def __enter__(self):
         self.make_certificates()
         self.start_dns()
-        self.start_dovecot()
+        if self.with_dovecot:
+            self.start_dovecot()
         self.start_postfix()
         return self
 
