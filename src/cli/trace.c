@@ -30,7 +30,7 @@ struct trace {
 };
 
 /* The fields that hold ids. */
-static const char *const id_fields[] = {"id", "session", "dsn_for", "dsn"};
+static const char *const id_fields[] = {"id", "session", "original"};
 
 static void add_id(struct trace *t, const char *text)
 {
@@ -134,11 +134,11 @@ static void follow(struct trace *t, const char *line, size_t len)
         any = true;
     }
     json_t *event = any ? json_loadb(line, len, 0, NULL) : NULL;
-    const char *dsn_for = json_string_value(json_object_get(event, "dsn_for"));
+    const char *original = json_string_value(json_object_get(event, "original"));
     const char *own = json_string_value(json_object_get(event, "id"));
-    if (event != NULL && (knows(t, dsn_for) || (knows(t, own) && dsn_for != NULL))) {
+    if (event != NULL && (knows(t, original) || (knows(t, own) && original != NULL))) {
         add_id(t, own);
-        add_id(t, dsn_for);
+        add_id(t, original);
     }
     json_decref(event);
 }
