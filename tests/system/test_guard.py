@@ -5,6 +5,7 @@ import concurrent.futures
 import crypt
 import os
 import pathlib
+import re
 import signal
 import smtplib
 import sys
@@ -77,12 +78,12 @@ def test_suspend_and_resume(house):
     code, words = plain(house, "mallory", house.PASSWORD)
     assert code == 535 and "https://mail.example.org/help" in words
     [row] = house.json("queue", "list", waiting)
-    assert row["state"] == "held"
+    assert row["state"] == "suspended"
     assert house.json("account", "show", "mallory")["state"] == "suspended"
 
     house.run("account", "resume", "mallory")
     assert plain(house, "mallory", house.PASSWORD)[0] == 235
-    eventually(lambda: house.json("queue", "list", waiting)[0]["state"] != "held", 5, "the release")
+    eventually(lambda: house.json("queue", "list", waiting)[0]["state"] != "suspended", 5, "the release")
     house.run("queue", "remove", waiting, check=False)
     deeds = [(a["what"], a["account"], a.get("reason")) for a in house.json("audit")]
     assert any("suspend" in what and account == "mallory" and reason == "phished on Monday"
@@ -122,7 +123,7 @@ def test_limit_is_exact_over_workers_and_across_a_kill(world, house):
     assert len(refused) == 20
     for code, words in refused:
         assert code == 450 and words.startswith("4.7.1 ")
-        assert "20" in words and "hourly" in words and ("hour" in words or "1h" in words)
+        assert "limit of 20 recipients an hour" in words and "free again at" in words
     world.post.wait("limit-bulk-", 20)
     used = {e["process"] + str(e["pid"]) for e in house.events(event="session.closed", account="bulk")}
     assert len(used) == 2, "both workers took part"
@@ -161,7 +162,7 @@ def test_reports_are_not_counted(world, house):
     mine = dict(sender="reported@example.org", user="reported")
     identity = message_id(house.send(["refuse-counted@post.example"], "refused", **mine))
     eventually(lambda: house.events(event="message.failed", id=identity), 20, "the failure")
-    eventually(lambda: house.events(event="dsn.sent", dsn_for=identity), 20, "the report")
+    eventually(lambda: house.events(event="dsn.sent", original=identity), 20, "the report")
     [row] = [r for r in house.json("limits", "reported") if r["limit"] == "hourly"]
     assert row["used"] == 1
 
@@ -183,11 +184,15 @@ def test_app_passwords(house):
     assert plain(house, "frank", house.PASSWORD)[0] == 235
 
 
+def without_id(words):
+    return re.sub(r"\([0-9a-z]{13}\)", "(id)", words)
+
+
 def test_wrong_and_unknown_sound_the_same(house):
     house.account_add("known", "known@example.org")
     first, second = plain(house, "known", WRONG), plain(house, "unknown-one", WRONG)
     assert first[0] == 535
-    assert first == second
+    assert first[0] == second[0] and without_id(first[1]) == without_id(second[1])
 
 
 @pytest.mark.parametrize("kind, salt", [("sha512", "$6$rounds=5000$saltsalt$"),
