@@ -74,18 +74,28 @@ static int state_directory(struct master *m, enum master_role role, const char *
     return m->directory_fds[role] >= 0 ? 0 : failed("open directory", path, errno);
 }
 
-static int take_lock(struct master *m)
+/* Held until the master ends or becomes another program; children do not inherit it. */
+static int take_lock(const char *path, int flags, const char *taken, int *ret_fd)
+{
+    *ret_fd = open(path, flags | O_CLOEXEC, 0600);
+    if (*ret_fd < 0) {
+        return failed("open lock", path, errno);
+    }
+    return flock(*ret_fd, LOCK_EX | LOCK_NB) == 0 ? 0 : failed(taken, path, errno);
+}
+
+static int runtime_lock(struct master *m)
 {
     char path[PATH_MAX];
     (void)snprintf(path, sizeof(path), "%s/kidoband.lock", m->config->processes.runtime_directory);
-    m->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (m->lock_fd < 0) {
-        return failed("open lock", path, errno);
-    }
-    if (flock(m->lock_fd, LOCK_EX | LOCK_NB) != 0) {
-        return failed("another kidoband runs with this runtime directory", path, errno);
-    }
-    return 0;
+    return take_lock(path, O_RDWR | O_CREAT, "another kidoband runs with this runtime directory", &m->lock_fd);
+}
+
+/* The spool process has a lock of its own; this one says so before anything is started. */
+static int spool_lock(struct master *m)
+{
+    return take_lock(m->config->processes.spool_directory, O_RDONLY | O_DIRECTORY,
+                     "another kidoband runs with this spool directory", &m->spool_lock_fd);
 }
 
 static int control_socket(struct master *m, enum master_role role)
@@ -159,7 +169,7 @@ int ground_prepare(struct master *m)
     static const enum master_role controlled[] = {ROLE_MASTER, ROLE_VAULT, ROLE_GUARD, ROLE_SPOOL};
     int r = make_directory(m->config->processes.runtime_directory, 0755, geteuid(), getegid());
     if (r == 0) {
-        r = take_lock(m);
+        r = runtime_lock(m);
     }
     if (r == 0) {
         r = event_directory(m->config);
@@ -179,6 +189,9 @@ int ground_prepare(struct master *m)
     }
     if (r == 0) {
         r = state_directory(m, ROLE_SPOOL, m->config->processes.spool_directory);
+    }
+    if (r == 0) {
+        r = spool_lock(m);
     }
     return r;
 }

@@ -584,7 +584,8 @@ int master_run(const char *config_path, char **argv)
 {
     static struct master master;
     struct master *m = &master;
-    *m = (struct master){.config_path = config_path, .argv = argv, .config_fd = -1, .event_fd = -1, .lock_fd = -1};
+    *m = (struct master){
+        .config_path = config_path, .argv = argv, .config_fd = -1, .event_fd = -1, .lock_fd = -1, .spool_lock_fd = -1};
     for (int i = 0; i < ROLE_COUNT; i++) {
         m->control_fds[i] = m->directory_fds[i] = -1;
     }

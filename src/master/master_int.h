@@ -70,7 +70,7 @@ struct master {
     size_t listeners_count;
     int control_fds[ROLE_COUNT];
     int directory_fds[ROLE_COUNT];
-    int event_fd, lock_fd;
+    int event_fd, lock_fd, spool_lock_fd;
     int shared_fd; /* memory of all submits */
     struct control *control;
     struct relative family[FAMILY_MAX];
