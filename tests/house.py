@@ -465,9 +465,8 @@ smtpd_timeout = 60s
 smtputf8_enable = yes
 allow_min_user = yes
 """)
-        (home / "etc/master.cf").write_text(f"""
-{POSTFIX}:25 inet n - n - 60 smtpd
-[{POSTFIX6}]:25 inet n - n - 60 smtpd
+        # It asks Dovecot whether a password is right. Without it, kidoband may have all addresses of 587 and 465.
+        smarthost = "" if not self.with_dovecot else f"""
 {SMARTHOST}:587 inet n - n - - smtpd
   -o smtpd_sasl_auth_enable=yes -o smtpd_tls_security_level=encrypt
   -o smtpd_tls_chain_files={tls}/smart.example.key,{tls}/smart.example.pem
@@ -476,7 +475,11 @@ allow_min_user = yes
   -o smtpd_sasl_auth_enable=yes -o smtpd_tls_wrappermode=yes
   -o smtpd_tls_chain_files={tls}/smart.example.key,{tls}/smart.example.pem
   -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject
-pickup unix n - n 60 1 pickup
+"""
+        (home / "etc/master.cf").write_text(f"""
+{POSTFIX}:25 inet n - n - 60 smtpd
+[{POSTFIX6}]:25 inet n - n - 60 smtpd
+{smarthost}pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 tlsmgr unix - - n 1000? 1 tlsmgr
@@ -503,7 +506,8 @@ postlog unix-dgram n - n - 1 postlogd
         etc = self.dir / "postfix/etc"
         self.postfix = self.spawn("postfix", "/usr/sbin/postfix", "-c", etc, "start-fg")
         self.ready(self.postfix, POSTFIX, 25, "postfix")
-        self.ready(self.postfix, SMARTHOST, 587, "postfix")
+        if self.with_dovecot:
+            self.ready(self.postfix, SMARTHOST, 587, "postfix")
 
     def stop_postfix(self):
         subprocess.run(["/usr/sbin/postfix", "-c", self.dir / "postfix/etc", "stop"], check=True,
