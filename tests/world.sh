@@ -42,6 +42,8 @@ HOSTS
 
     hostname world
     ip link set lo up
+    # One IPv4 address that is not loopback: resolvers told AI_ADDRCONFIG find no IPv4 name without it.
+    ip address add 192.0.2.1/32 dev lo
     {
         for host in 1 25 26 27 28 53; do
             echo "address add fd00::$host/128 dev lo nodad"

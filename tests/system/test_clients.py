@@ -107,6 +107,7 @@ def mutt(letter):
     config = letter.file("muttrc", f"""
 set smtp_url = "{'smtps' if letter.implicit else 'smtp'}://{USER}@{letter.host}:{letter.port}/"
 set smtp_pass = "{letter.password}"
+set smtp_authenticators = "plain"
 set ssl_force_tls = yes
 set ssl_starttls = yes
 set ssl_ca_certificates_file = "{letter.ca}"
@@ -121,7 +122,8 @@ set folder = "{letter.folder}"
 def s_nail(letter):
     scheme = "smtps" if letter.implicit else "smtp"
     url = f"{scheme}://{USER}:{urllib.parse.quote(letter.password)}@{letter.host}:{letter.port}"
-    return letter.run("s-nail", "-:/", "-S", "v15-compat=yes", "-S", f"mta={url}", "-S", "smtp-config=-all,ehlo,plain,starttls",
+    return letter.run("s-nail", "-:/", "-S", "v15-compat=yes", "-S", f"mta={url}", "-S", "smtp-auth=plain",
+                      *([] if letter.implicit else ["-S", "smtp-use-starttls"]), "-S", f"DEAD={letter.folder}/dead",
                       "-S", f"tls-ca-file={letter.ca}", "-S", "tls-verify=strict", "-S", f"from={SENDER}",
                       "-S", "sendwait", "-S", "hostname=client.example", "-s", letter.subject, letter.to, stdin=letter.body)
 
