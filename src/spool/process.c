@@ -473,6 +473,12 @@ static void config_take(struct process *p, const struct config *c)
     to->delay_warning_ms = c->spool.delay_warning_ms;
     to->schedule.retry_min_ms = c->spool.retry_first_ms;
     to->schedule.retry_max_ms = c->spool.retry_max_ms;
+    /* A domain that cannot be reached is left alone no longer than one of its messages would be. */
+    const struct schedule_config standard = schedule_config_default();
+    to->schedule.pause_min_ms =
+        standard.pause_min_ms < c->spool.retry_first_ms ? standard.pause_min_ms : c->spool.retry_first_ms;
+    to->schedule.pause_max_ms =
+        standard.pause_max_ms < c->spool.retry_max_ms ? standard.pause_max_ms : c->spool.retry_max_ms;
     to->reserve_octets = c->spool.reserve;
     to->hostname = span_str(c->submission.hostname);
     to->from_domain = span_str(c->operator_.domains.count > 0 ? c->operator_.domains.list[0] : c->submission.hostname);
