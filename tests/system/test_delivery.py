@@ -306,10 +306,11 @@ def test_trace_of_nothing(house):
 
 
 def test_spool_verify_and_export_with_the_daemon_down(world, tmp_path):
-    with Kidoband(world, "offline") as k:
+    with Kidoband(world, "offline", {"submission": {"listen": ["127.0.0.1:2587"]}}) as k:
         k.account_add("alice", "alice@example.org")
-        ids = {message_id(k.send("x@down.example", f"export {i}", body=f"body {i}\r\n")) for i in range(3)}
-        large = message_id(k.send("x@down.example", "export large", body="0123456789abcdef\r\n" * 100000))
+        at = {"port": 2587, "host": "mail4.example.org"}
+        ids = {message_id(k.send("x@down.example", f"export {i}", body=f"body {i}\r\n", **at)) for i in range(3)}
+        large = message_id(k.send("x@down.example", "export large", body="0123456789abcdef\r\n" * 100000, **at))
         for identity in ids | {large}:
             event(k, "message.deferred", identity)
         k.stop()
