@@ -146,7 +146,8 @@ static void add_words(struct words_buffer *w, struct span text, size_t max)
 static void add_tail(struct words_buffer *w, const struct reply_tail *tail)
 {
     char id[ID_TEXT_LEN + 1];
-    if (tail->help_url != NULL) {
+    bool told = tail->help_url != NULL && memmem(w->text, w->len, tail->help_url, strlen(tail->help_url)) != NULL;
+    if (tail->help_url != NULL && !told) { /* a limit's sentence may have it already */
         bool stopped = w->len > 0 && w->text[w->len - 1] == '.';
         add_words(w, stopped ? SPAN_LIT(" See ") : SPAN_LIT(". See "), REPLY_TEXT_MAX);
         add_words(w, span_str(tail->help_url), REPLY_TEXT_MAX);

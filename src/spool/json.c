@@ -1,5 +1,7 @@
 #include "spool/json.h"
 
+#include <string.h>
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <time.h>
@@ -150,7 +152,10 @@ static json_t *recipient_full(const struct message *m, const struct envelope *e,
         (void)snprintf(status, sizeof(status), "%u.%u.%u", r->enhanced[0], r->enhanced[1], r->enhanced[2]);
         set(o, "code", json_integer(r->code));
         set(o, "status", json_string(status));
-        set(o, "words", text(span_str(r->words)));
+        const char *said = strchr(r->words, '\n'); /* "next hop LF words" */
+        struct span hop = {(const uint8_t *)r->words, said != NULL ? (size_t)(said - r->words) : 0};
+        set(o, "remote", text(hop));
+        set(o, "words", text(span_str(said != NULL ? said + 1 : r->words)));
     }
     set(o, "notify", json_integer(r->notify));
     set(o, "orcpt", text(e->recipients[i].orcpt));
