@@ -16,7 +16,9 @@ struct cli {
     const char *program;
     const char *config_path;
     struct config *config; /* loaded on first need, see cli_config() */
+    bool unreadable;       /* cli_config() failed because the file could not be read */
     bool json;
+    bool checking; /* complaints are the answer, and obey --json */
 };
 
 struct cli_verb {
@@ -24,20 +26,27 @@ struct cli_verb {
     const char *arguments;
     const char *help;
     int (*run)(struct cli *c, int argc, char **argv); /* argv[0] is the first argument behind the verb */
-    const char *options; /* long options, for completion and the manual: "--identity --password-stdin" */
+    const char *options; /* long options: "--identity --password-stdin"; the manual and the completions have the same */
 };
 
 /* The configuration, or NULL after saying why on standard error. */
 const struct config *cli_config(struct cli *c);
+/* Complaints on standard error, one a line; as a JSON array on standard output when asked for. */
+void cli_print_complaints(const struct cli *c, struct config_complaints *complaints, bool as_json);
+/* "kidoban: words"; what the daemon says in several lines (complaints) stands as it is. */
 void cli_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 int cli_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* says it, returns EX_USAGE */
 
-/* client.c: asks `owner` ("vault") and gives each line to seen; the last one too, without "done". request is taken. 0,
- * or an exit status after saying why. seen may be NULL. */
+/* client.c: asks `owner` ("vault") and gives each line to seen; the last one too, without "done", unless it is empty.
+ * The request is taken. 0, or an exit status after saying why. seen may be NULL. */
 int cli_ask(struct cli *c, const char *owner, json_t *take_request, void (*seen)(void *arg, json_t *line), void *arg);
 bool cli_answers(struct cli *c, const char *owner); /* does anybody listen there? */
 
 /* table.c */
+/* Text from the daemon or its files is in part a stranger's: controls, and marks that turn the direction of writing,
+ * never reach a terminal. In place, of the same length. */
+void cli_clean(char *text);
+bool cli_has_colour(void); /* of standard output */
 struct cli_column {
     const char *key; /* of the JSON object */
     const char *title;
@@ -50,7 +59,7 @@ void cli_table_add(struct cli_table *t, json_t *row);       /* borrowed */
 void cli_table_end(struct cli_table **t);                   /* prints and frees */
 void cli_print_object(const struct cli *c, json_t *object); /* key and value a line, or JSON */
 
-/* account.c, queue.c, trace.c, spool.c, house.c */
+/* account.c, queue.c, trace.c, offline.c, house.c */
 int cli_account_add(struct cli *c, int argc, char **argv);
 int cli_account_passwd(struct cli *c, int argc, char **argv);
 int cli_account_show(struct cli *c, int argc, char **argv);

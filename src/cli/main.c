@@ -130,13 +130,27 @@ static bool take_common(struct cli *c, int *argc, char **argv, bool *ret_help)
     return true;
 }
 
+static void say(const char *fmt, va_list ap)
+{
+    char *text;
+    if (vasprintf(&text, fmt, ap) < 0) {
+        return;
+    }
+    bool lines = strchr(text, '\n') != NULL;
+    for (char *at = text, *line; (line = strsep(&at, "\n")) != NULL;) {
+        cli_clean(line);
+        if (line[0] != '\0') {
+            (void)fprintf(stderr, "%s%s\n", lines ? "" : "kidoban: ", line);
+        }
+    }
+    free(text);
+}
+
 void cli_error(const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    (void)fputs("kidoban: ", stderr);
-    (void)vfprintf(stderr, fmt, ap);
-    (void)fputc('\n', stderr);
+    say(fmt, ap);
     va_end(ap);
 }
 
@@ -144,9 +158,7 @@ int cli_usage(const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    (void)fputs("kidoban: ", stderr);
-    (void)vfprintf(stderr, fmt, ap);
-    (void)fputs("\n", stderr);
+    say(fmt, ap);
     va_end(ap);
     return EX_USAGE;
 }

@@ -1,9 +1,8 @@
 #include "spool/json.h"
 
-#include <string.h>
-
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "common/clock.h"
