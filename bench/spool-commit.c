@@ -105,7 +105,7 @@ static void turn(struct bench *b)
 {
     struct pollfd p = {.fd = b->wake_fd, .events = POLLIN};
     eventfd_t v;
-    while (b->waiting > 0 && !b->stop) {
+    for (int n = b->stop ? 0 : b->waiting; n > 0; n--) { /* who is refused waits for the next turn */
         b->waiting--;
         send_one(b);
     }

@@ -8,6 +8,8 @@
 #include <utlist.h>
 #include <xxhash.h>
 
+#include "spool/pool.h"
+
 #define TABLE_START     1024U
 #define RECORD_OVERHEAD 160U /* of a message on disk beside octets and envelope */
 
@@ -19,10 +21,17 @@ struct suspension {
     char name[];
 };
 
+/* The id stands beside the pointer: a probe looks at the table only. */
+struct slot {
+    uint64_t id;
+    struct message *message; /* NULL: free */
+};
+
 struct index {
     struct index_config config;
-    struct message **table; /* open addressing, linear */
+    struct slot *table; /* open addressing, linear */
     size_t table_size, count;
+    struct pool pool; /* messages */
     struct message *list;
     struct index_cursor *cursors;
     struct schedule **schedules;
@@ -40,7 +49,7 @@ struct index *index_new(const struct index_config *config)
     }
     ix->config = *config;
     ix->table_size = TABLE_START;
-    ix->table = calloc(ix->table_size, sizeof(struct message *));
+    ix->table = pool_array_get(ix->table_size * sizeof(struct slot));
     ix->schedules = calloc(config->shards, sizeof(struct schedule *));
     bool ok = ix->table != NULL && ix->schedules != NULL;
     for (uint32_t i = 0; ok && i < config->shards; i++) {
@@ -93,7 +102,10 @@ void index_free(struct index **ixp)
     }
     heap_fini(&ix->deadlines);
     free(ix->schedules);
-    free(ix->table);
+    if (ix->table != NULL) {
+        pool_array_put(ix->table, ix->table_size * sizeof(struct slot));
+    }
+    pool_fini(&ix->pool);
     free(ix);
     *ixp = NULL;
 }
@@ -127,21 +139,21 @@ static size_t slot_of(const struct index *ix, uint64_t id)
 
 struct message *index_find(const struct index *ix, uint64_t id)
 {
-    for (size_t i = slot_of(ix, id); ix->table[i] != NULL; i = (i + 1) & (ix->table_size - 1)) {
-        if (ix->table[i]->id == id) {
-            return ix->table[i];
+    for (size_t i = slot_of(ix, id); ix->table[i].message != NULL; i = (i + 1) & (ix->table_size - 1)) {
+        if (ix->table[i].id == id) {
+            return ix->table[i].message;
         }
     }
     return NULL;
 }
 
-static void table_place(struct index *ix, struct message *m)
+static void table_place(struct index *ix, struct slot slot)
 {
-    size_t i = slot_of(ix, m->id);
-    while (ix->table[i] != NULL) {
+    size_t i = slot_of(ix, slot.id);
+    while (ix->table[i].message != NULL) {
         i = (i + 1) & (ix->table_size - 1);
     }
-    ix->table[i] = m;
+    ix->table[i] = slot;
 }
 
 static int table_grow(struct index *ix)
@@ -149,20 +161,20 @@ static int table_grow(struct index *ix)
     if ((ix->count + 1) * 4 < ix->table_size * 3) {
         return 0;
     }
-    struct message **old = ix->table;
+    struct slot *old = ix->table;
     size_t old_size = ix->table_size;
-    struct message **grown = calloc(old_size * 2, sizeof(struct message *));
+    struct slot *grown = pool_array_get(old_size * 2 * sizeof(struct slot));
     if (grown == NULL) {
         return -ENOMEM;
     }
     ix->table = grown;
     ix->table_size = old_size * 2;
     for (size_t i = 0; i < old_size; i++) {
-        if (old[i] != NULL) {
+        if (old[i].message != NULL) {
             table_place(ix, old[i]);
         }
     }
-    free(old);
+    pool_array_put(old, old_size * sizeof(struct slot));
     return 0;
 }
 
@@ -170,17 +182,17 @@ static int table_grow(struct index *ix)
 static void table_remove(struct index *ix, const struct message *m)
 {
     size_t mask = ix->table_size - 1, hole = slot_of(ix, m->id);
-    while (ix->table[hole] != m) {
+    while (ix->table[hole].message != m) {
         hole = (hole + 1) & mask;
     }
-    for (size_t i = (hole + 1) & mask; ix->table[i] != NULL; i = (i + 1) & mask) {
-        size_t home = slot_of(ix, ix->table[i]->id);
+    for (size_t i = (hole + 1) & mask; ix->table[i].message != NULL; i = (i + 1) & mask) {
+        size_t home = slot_of(ix, ix->table[i].id);
         if (((i - home) & mask) >= ((i - hole) & mask)) {
             ix->table[hole] = ix->table[i];
             hole = i;
         }
     }
-    ix->table[hole] = NULL;
+    ix->table[hole] = (struct slot){0};
 }
 
 /* --- making a message --- */
@@ -278,6 +290,12 @@ static int jobs_init(struct index *ix, struct message *m, const struct envelope 
     return 0;
 }
 
+static size_t message_size(uint16_t jobs, uint16_t recipients, size_t envelope)
+{
+    return sizeof(struct message) + jobs * sizeof(struct schedule_job) + recipients * sizeof(struct index_recipient) +
+           envelope;
+}
+
 static void message_free(struct index *ix, struct message *m)
 {
     for (size_t i = 0; i < m->jobs_count && m->jobs[i].domain != NULL; i++) {
@@ -287,7 +305,7 @@ static void message_free(struct index *ix, struct message *m)
         free(m->recipients[i].words);
     }
     free(m->words);
-    free(m);
+    pool_put(&ix->pool, m, message_size(m->jobs_count, m->recipients_count, m->envelope_length));
 }
 
 static struct message *message_new(struct index *ix, const struct record_message *r)
@@ -296,7 +314,7 @@ static struct message *message_new(struct index *ix, const struct record_message
     recipients_group(&r->envelope, &g);
     uint16_t count = r->envelope.recipients_count;
     size_t jobs = g.jobs * sizeof(struct schedule_job), recipients = count * sizeof(struct index_recipient);
-    struct message *m = calloc(1, sizeof(*m) + jobs + recipients + r->envelope_raw.len);
+    struct message *m = pool_get(&ix->pool, message_size(g.jobs, count, r->envelope_raw.len));
     if (m == NULL) {
         return NULL;
     }
@@ -312,7 +330,6 @@ static struct message *message_new(struct index *ix, const struct record_message
     m->length = r->place.length;
     m->xxh3 = r->place.xxh3;
     if (jobs_init(ix, m, &r->envelope, &g) < 0) {
-        m->recipients_count = 0; /* nothing of theirs to free yet */
         message_free(ix, m);
         return NULL;
     }
@@ -341,7 +358,7 @@ struct message *index_put(struct index *ix, const struct record_message *r, uint
     if ((r->flags & MESSAGE_HELD) != 0) {
         index_apply_hold(ix, m, r->words);
     }
-    table_place(ix, m);
+    table_place(ix, (struct slot){m->id, m});
     DL_APPEND(ix->list, m);
     ix->count++;
     ix->octets += m->length;

@@ -66,7 +66,7 @@ struct log {
     uint64_t retry_at, prepare_at;
     unsigned failures;
     bool down;
-    uint64_t commits, failed_commits;
+    uint64_t commits, failed_commits, made;
 };
 
 void segment_name(uint64_t seq, char name[static SEGMENT_NAME_SIZE])
@@ -269,14 +269,16 @@ void log_pin(struct log *l, uint64_t seq)
     }
 }
 
-void log_unpin(struct log *l, uint64_t seq, bool tainted)
+bool log_unpin(struct log *l, uint64_t seq, bool tainted)
 {
     struct log_segment *s = log_segment_find(l, seq);
-    if (s != NULL) {
-        assert(s->pins > 0);
-        s->pins--;
-        s->tainted |= tainted;
+    if (s == NULL) {
+        return false;
     }
+    assert(s->pins > 0);
+    s->pins--;
+    s->tainted |= tainted;
+    return s->pins == 0 && seq + 2 <= l->head_seq;
 }
 
 static int segments_push(struct log *l, const struct log_segment *s)
@@ -442,6 +444,7 @@ static void prepare_done(struct task *t)
     struct prepare *p = (struct prepare *)t;
     struct log *l = p->log;
     l->preparing = false;
+    l->made++;
     l->prepare_error = l->prepare_wanted ? p->error : 0;
     l->prepare_wanted = false;
     l->prepare_at = p->error < 0 ? clock_mono_ms() + RETRY_MS : 0;
@@ -831,6 +834,20 @@ void log_free(struct log **lp)
     *lp = NULL;
 }
 
+uint64_t log_segments_made(const struct log *l)
+{
+    return l->made;
+}
+
+uint64_t log_pending(const struct log *l)
+{
+    uint64_t pending = l->writing != NULL ? batch_octets(l->writing) : 0;
+    for (const struct log_batch *b = l->queue; b != NULL; b = b->next) {
+        pending += batch_octets(b);
+    }
+    return pending;
+}
+
 void log_figures(const struct log *l, struct log_figures *ret)
 {
     *ret = (struct log_figures){.segments = l->segments_count,
@@ -847,8 +864,5 @@ void log_figures(const struct log *l, struct log_figures *ret)
         ret->octets += l->segments[i].size;
         ret->live_octets += l->segments[i].octets;
     }
-    for (const struct log_batch *b = l->queue; b != NULL; b = b->next) {
-        ret->pending += batch_octets(b);
-    }
-    ret->pending += l->writing != NULL ? batch_octets(l->writing) : 0;
+    ret->pending = log_pending(l);
 }

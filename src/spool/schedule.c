@@ -571,22 +571,12 @@ void schedule_suspend(struct schedule *s, struct span account, bool suspended)
     }
 }
 
-void schedule_wake(struct schedule *s, struct span domain, uint64_t now_ms)
+void schedule_unpause(struct schedule *s, struct schedule_domain *d)
 {
-    struct schedule_domain *d = NULL;
-    const void *key = domain.len > 0 ? (const void *)domain.ptr : "";
-    HASH_FIND(hh, s->domains, key, domain.len, d);
-    if (d == NULL) {
-        return;
-    }
     d->failures = 0;
+    d->cap = d->cap < s->config.cap_start ? s->config.cap_start : d->cap;
     heap_remove(&s->pauses, &d->pause);
     domain_unpark(s, d);
-    struct schedule_job *j, *tmp;
-    DL_FOREACH_SAFE(d->waiting, j, tmp)
-    {
-        job_wake(s, j, now_ms);
-    }
 }
 
 struct span schedule_domain_name(const struct schedule_domain *d)

@@ -79,8 +79,8 @@ struct schedule_job *schedule_first_out(const struct schedule *s); /* any that i
 void schedule_result(struct schedule *s, struct schedule_job *j, enum schedule_result result, uint64_t now_ms);
 
 void schedule_suspend(struct schedule *s, struct span account, bool suspended);
-/* Tries everything that waits for a domain now (an operator's wish). */
-void schedule_wake(struct schedule *s, struct span domain, uint64_t now_ms);
+/* Ends the pause of a domain that cannot be reached (an operator's wish): what is ready for it goes out. */
+void schedule_unpause(struct schedule *s, struct schedule_domain *d);
 
 /* How long to wait after the attempt with this number (1 the first). */
 uint64_t schedule_backoff(struct schedule *s, uint32_t attempts);

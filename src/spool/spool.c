@@ -24,6 +24,8 @@
 #define BUSY_DEADLINE_MS (60U * 1000U) /* look again when a message cannot be expired now */
 #define HELD_DEADLINE_MS (60U * 60U * 1000U)
 #define POLL_IDLE_MS     1000U
+#define LARGE_OUT_MAX    256U /* large messages with deliver at once */
+#define LARGE_WAIT_MS    1000U
 
 struct spool_config spool_config_default(void)
 {
@@ -123,10 +125,9 @@ static void state_update(struct spool *sp)
 
 static void pressure_update(struct spool *sp)
 {
-    struct log_figures f;
-    log_figures(sp->log, &f);
-    bool high = f.pending > PRESSURE_ON || sp->stream_octets > PRESSURE_STREAMS;
-    bool low = f.pending < PRESSURE_ON / 2 && sp->stream_octets < PRESSURE_STREAMS / 2;
+    uint64_t pending = log_pending(sp->log);
+    bool high = pending > PRESSURE_ON || sp->stream_octets > PRESSURE_STREAMS;
+    bool low = pending < PRESSURE_ON / 2 && sp->stream_octets < PRESSURE_STREAMS / 2;
     if ((high && !sp->pressure) || (low && sp->pressure)) {
         sp->pressure = high;
         sp->ops->pressure(sp->arg, high);
@@ -330,9 +331,11 @@ static void message_expire(struct spool *sp, struct message *m)
             o.attempts = m->jobs[r->job].attempts;
         }
     }
+    struct envelope e;
+    index_envelope(m, &e, &sp->scratch);
     for (uint16_t i = 0; i < o.count; i++) {
         sp->totals.expired++;
-        log_warn("message.expired", LF_ID("id", m->id), LF_UINT("number", o.results[i].number),
+        log_warn("message.expired", LF_ID("id", m->id), LF_SPAN("recipient", e.recipients[o.results[i].number].address),
                  LF_UINT("attempt", o.attempts), LF_UINT("age_ms", spool_now(sp) - m->born_ms));
     }
     if (o.count > 0) {
@@ -402,15 +405,31 @@ static void job_send(struct spool *sp, uint32_t shard, struct schedule_job *j)
     j->pinned = large ? 0 : m->segment;
     log_pin(sp->log, j->pinned);
     m->out++;
+    sp->large_out += large;
     sp->ops->job(sp->arg, shard, m->id, &job);
+}
+
+/* Each large message that is out is a descriptor in deliver: the next one waits a moment. */
+static bool large_must_wait(struct spool *sp, struct schedule *s, struct schedule_job *j)
+{
+    uint64_t now = spool_now(sp);
+    if ((index_of_job(j)->state & INDEX_LARGE) == 0 || sp->large_out < LARGE_OUT_MAX) {
+        return false;
+    }
+    schedule_result(s, j, SCHEDULE_LOST, now);
+    schedule_add(s, j, now + LARGE_WAIT_MS, now);
+    return true;
 }
 
 static void dispatch(struct spool *sp)
 {
-    for (uint32_t i = 0; i < sp->config.shards; i++) {
+    for (uint32_t i = 0; i < sp->config.shards && !sp->draining; i++) {
+        struct schedule *s = index_schedule_of(sp->ix, i);
         struct schedule_job *j;
-        while (sp->shard_up[i] && !sp->draining && (j = schedule_take(index_schedule_of(sp->ix, i))) != NULL) {
-            job_send(sp, i, j);
+        while (sp->shard_up[i] && (j = schedule_take(s)) != NULL) {
+            if (!large_must_wait(sp, s, j)) {
+                job_send(sp, i, j);
+            }
         }
     }
 }
@@ -418,8 +437,13 @@ static void dispatch(struct spool *sp)
 /* The job is no longer out. */
 static void job_back(struct spool *sp, struct message *m, struct schedule_job *j, enum schedule_result result)
 {
-    log_unpin(sp->log, j->pinned, result == SCHEDULE_LOST);
+    bool large = (m->state & INDEX_LARGE) != 0;
+    bool old = log_unpin(sp->log, j->pinned, result == SCHEDULE_LOST);
     m->out--;
+    sp->large_out -= large;
+    if (large ? m->out == 0 : old) { /* descriptors are few: deliver gets it again when it is needed */
+        sp->ops->forget(sp->arg, large ? LARGE_FILE_FLAG | m->id : j->pinned);
+    }
     schedule_result(index_schedule_of(sp->ix, index_job_shard(sp->ix, j)), j, result, spool_now(sp));
 }
 
@@ -656,8 +680,8 @@ int spool_retry(struct spool *sp, uint64_t id)
     index_apply_retry(m, now);
     spool_change_log(sp, RECORD_RETRY, &(struct record_change){.id = id, .next_ms = now});
     for (size_t i = 0; i < m->jobs_count; i++) {
-        schedule_wake(index_schedule_of(sp->ix, index_job_shard(sp->ix, &m->jobs[i])),
-                      schedule_domain_name(m->jobs[i].domain), now);
+        struct schedule_job *j = &m->jobs[i];
+        schedule_unpause(index_schedule_of(sp->ix, index_job_shard(sp->ix, j)), j->domain);
     }
     index_schedule(sp->ix, m, now);
     log_info("message.retried", LF_ID("id", id));

@@ -28,7 +28,7 @@ struct spool {
     struct spool_state state;
     int log_error;
     struct disk_space space;
-    uint64_t space_checked_ms;
+    uint64_t space_checked_ms, segments_made;
     bool pressure;
 
     struct stream *streams;
@@ -37,8 +37,8 @@ struct spool {
     struct snapshot *snapshot;
     uint64_t snapshot_turn, snapshot_octets; /* log octets since the last one began */
     uint64_t snapshot_retry_ms;
-    uint64_t commits_seen;
     size_t moving;
+    uint32_t large_out; /* jobs of large messages that are out */
 
     struct buf envelope;
     struct record_scratch scratch;

@@ -23,9 +23,11 @@ struct stream {
     uint64_t declared, received;
     bool committing, dead;
     size_t envelope_length;
-    /* The worker's, until its last task is done: */
+    int result;    /* of open or finish, for its done() */
+    uint64_t xxh3; /* with finish */
+    /* The worker's alone: */
     int fd, error;
-    uint64_t written, hinted, xxh3;
+    uint64_t written, hinted;
     XXH3_state_t *hash;
     uint8_t envelope_raw[];
 };
@@ -33,6 +35,7 @@ struct stream {
 struct chunk {
     struct task task;
     struct stream *st;
+    int result;
     size_t length;
     uint8_t octets[];
 };
@@ -62,6 +65,7 @@ static void open_run(struct task *t)
     r = r < 0 ? r : disk->open(disk->arg, name, DISK_CREATE);
     st->fd = r < 0 ? -1 : r;
     st->error = r >= 0 && st->declared > 0 ? disk->allocate(disk->arg, st->fd, st->declared) : r < 0 ? r : 0;
+    st->result = st->error;
 }
 
 static void chunk_run(struct task *t)
@@ -69,11 +73,12 @@ static void chunk_run(struct task *t)
     struct chunk *c = (struct chunk *)t;
     struct stream *st = c->st;
     const struct spool_disk *disk = st->sp->disk;
+    c->result = st->error;
     if (st->error < 0) {
         return;
     }
     int r = FAULT_POINT("spool.large.write");
-    st->error = r < 0 ? r : disk_write(disk, st->fd, c->octets, c->length, st->written);
+    c->result = st->error = r < 0 ? r : disk_write(disk, st->fd, c->octets, c->length, st->written);
     (void)XXH3_64bits_update(st->hash, c->octets, c->length);
     st->written += c->length;
     if (st->written - st->hinted >= WRITE_BEHIND) {
@@ -90,7 +95,7 @@ static void finish_run(struct task *t)
     r = r < 0 ? r : FAULT_POINT("spool.large.sync");
     r = r < 0 ? r : disk->sync(disk->arg, st->fd);
     r = r < 0 ? r : FAULT_POINT("spool.large.dirsync");
-    st->error = r < 0 ? r : disk->sync_dir(disk->arg, "large");
+    st->result = r < 0 ? r : disk->sync_dir(disk->arg, "large");
     st->xxh3 = XXH3_64bits_digest(st->hash);
 }
 
@@ -163,7 +168,7 @@ static int message_log(struct stream *st)
 static void finish_done(struct task *t)
 {
     struct stream *st = (struct stream *)t;
-    int r = st->error;
+    int r = st->result;
     if (st->dead) { /* the client went away meanwhile */
         stream_submit(st, remove_run, end_done);
         return;
@@ -183,8 +188,8 @@ static void open_done(struct task *t)
     st->task.run = NULL;
     if (st->dead) {
         stream_submit(st, remove_run, end_done);
-    } else if (st->error < 0) {
-        stream_fail(st, st->error);
+    } else if (st->result < 0) {
+        stream_fail(st, st->result);
     } else if (st->committing) {
         stream_submit(st, finish_run, finish_done);
     }
@@ -195,10 +200,12 @@ static void chunk_done(struct task *t)
     struct chunk *c = (struct chunk *)t;
     struct stream *st = c->st;
     struct spool *sp = st->sp;
+    bool dead = st->dead;
+    int result = c->result;
     sp->stream_octets -= c->length;
     free(c);
-    if (!st->dead && !st->committing && st->error < 0) {
-        stream_fail(st, st->error);
+    if (!dead && !st->committing && result < 0) {
+        stream_fail(st, result);
     }
 }
 
@@ -227,6 +234,7 @@ void spool_begin(struct spool *sp, uint64_t ticket, uint64_t id, const struct sp
     memcpy(st->envelope_raw, sp->envelope.data, sp->envelope.len);
     HASH_ADD(hh, sp->streams, id, sizeof(st->id), st);
     sp->streams_count++;
+    sp->space_checked_ms = 0;
     stream_submit(st, open_run, open_done);
 }
 

@@ -16,9 +16,15 @@
 #define SNAPSHOT_PER_MSG  1024U /* ... and so many for each message in the index */
 #define RECORD_SLACK      512U
 
+/* Room goes by segments and large files: a new one of either is a reason to look before the second is over. */
 void tidy_space(struct spool *sp, uint64_t now_ms)
 {
     struct disk_space space;
+    uint64_t made = log_segments_made(sp->log);
+    if (made != sp->segments_made) {
+        sp->segments_made = made;
+        sp->space_checked_ms = 0;
+    }
     if (sp->space_checked_ms != 0 && now_ms - sp->space_checked_ms < SPACE_EVERY_MS) {
         return;
     }
