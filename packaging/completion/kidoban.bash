@@ -1,7 +1,7 @@
 # Completion of kidoban(1) for bash: the verbs and options of src/cli/main.c, compared by tests/check_tree.py.
 
 declare -gA _kidoban_verbs=(
-    ["check"]=""
+    ["check"]="--json"
     ["status"]="--json"
     ["reload"]=""
     ["upgrade"]=""
@@ -14,11 +14,12 @@ declare -gA _kidoban_verbs=(
     ["account suspend"]="--reason"
     ["account resume"]=""
     ["account remove"]=""
+    ["account import"]="--json"
     ["app-password add"]="--json"
     ["app-password list"]="--json"
     ["app-password revoke"]=""
     ["limits"]="--json"
-    ["audit"]="--json"
+    ["audit"]="--account --count --json"
     ["queue list"]="--account --domain --json"
     ["queue show"]="--json"
     ["queue hold"]="--account --domain"
@@ -50,7 +51,7 @@ _kidoban() {
     case $previous in
     -c | --config) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
     --to) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
-    --identity | --reason | --account | --domain) return ;;
+    --identity | --reason | --account | --domain | --count) return ;;
     esac
     _kidoban_words
     for verb in "${!_kidoban_verbs[@]}"; do
@@ -68,7 +69,7 @@ _kidoban() {
         mapfile -t COMPREPLY < <(compgen -W "-c --config --json --help ${verb:+${_kidoban_verbs[$verb]}}" -- "$current" | sort -u)
     elif [[ "${words[*]}" == "account identity" || "${words[*]}" == "account certificate" ]]; then
         mapfile -t COMPREPLY < <(compgen -W "add remove" -- "$current")
-    elif [[ ${words[0]} == check ]]; then
+    elif [[ ${words[0]} == check || "${words[*]}" == "account import" ]]; then
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
     elif [[ ${words[0]} == spool ]]; then
         mapfile -t COMPREPLY < <(compgen -d -- "$current")

@@ -50,12 +50,15 @@ complete -c kidoban -n '__kidoban_before account' -a suspend -d 'cut its session
 complete -c kidoban -n '__kidoban_verb account suspend' -l reason -x
 complete -c kidoban -n '__kidoban_before account' -a resume -d 'undo that'
 complete -c kidoban -n '__kidoban_before account' -a remove -d 'delete it'
+complete -c kidoban -n '__kidoban_before account' -a import -d 'many accounts with their hashes, a JSON object a line'
 complete -c kidoban -n '__kidoban_before' -a app-password
 complete -c kidoban -n '__kidoban_before app-password' -a add -d 'a password for one device; printed once'
 complete -c kidoban -n '__kidoban_before app-password' -a list -d 'its app passwords and when they were last used'
 complete -c kidoban -n '__kidoban_before app-password' -a revoke -d 'void one'
 complete -c kidoban -n '__kidoban_before' -a limits -d 'how much an account has used, and when it is free again'
-complete -c kidoban -n '__kidoban_before' -a audit -d 'who suspended, resumed and changed what, and why'
+complete -c kidoban -n '__kidoban_before' -a audit -d 'who suspended and resumed whom, and why; the newest last'
+complete -c kidoban -n '__kidoban_verb audit' -l account -x
+complete -c kidoban -n '__kidoban_verb audit' -l count -x
 complete -c kidoban -n '__kidoban_before' -a queue
 complete -c kidoban -n '__kidoban_before queue' -a list -d 'messages that wait'
 complete -c kidoban -n '__kidoban_verb queue list' -l account -x
@@ -82,5 +85,6 @@ complete -c kidoban -n '__kidoban_before' -a version -d 'which version this is'
 complete -c kidoban -n '__kidoban_before account identity' -a 'add remove'
 complete -c kidoban -n '__kidoban_before account certificate' -a 'add remove'
 complete -c kidoban -n '__kidoban_verb check' -F
+complete -c kidoban -n '__kidoban_before account import' -F
 complete -c kidoban -n '__kidoban_verb spool verify' -a '(__fish_complete_directories)'
 complete -c kidoban -n '__kidoban_verb spool export' -a '(__fish_complete_directories)'
