@@ -3,6 +3,7 @@
  * input; never from the command line, where everybody on the machine would see it.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,34 +12,72 @@
 
 #include "cli/cli.h"
 
-#define PASSWORD_MAX 1024
+#define PASSWORD_MAX  1024
+#define IMPORT_BATCH  1000
+#define IMPORT_OCTETS (256U * 1024U)
 
+/* The terminal as it was, for the handler. */
+static struct termios terminal_before;
+
+/* Ctrl-C at the prompt must not leave a terminal without echo. */
+static void on_signal(int number)
+{
+    (void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &terminal_before);
+    (void)signal(number, SIG_DFL);
+    (void)raise(number);
+}
+
+static const int deadly[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+
+static bool echo_off(void)
+{
+    if (isatty(STDIN_FILENO) != 1 || tcgetattr(STDIN_FILENO, &terminal_before) != 0) {
+        return false;
+    }
+    struct termios quiet = terminal_before;
+    quiet.c_lflag &= ~(tcflag_t)ECHO;
+    for (size_t i = 0; i < sizeof(deadly) / sizeof(deadly[0]); i++) {
+        (void)signal(deadly[i], on_signal);
+    }
+    return tcsetattr(STDIN_FILENO, TCSAFLUSH, &quiet) == 0;
+}
+
+static void echo_on(void)
+{
+    (void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &terminal_before);
+    for (size_t i = 0; i < sizeof(deadly) / sizeof(deadly[0]); i++) {
+        (void)signal(deadly[i], SIG_DFL);
+    }
+}
+
+/* With read(2), an octet a time: stdio would keep a copy that we cannot wipe. 0, or -EINVAL: nothing, too much, or NUL.
+ */
 static int read_line_quietly(const char *prompt, char line[static PASSWORD_MAX + 2])
 {
-    struct termios before, quiet;
-    bool terminal = isatty(STDIN_FILENO) == 1 && tcgetattr(STDIN_FILENO, &before) == 0;
+    bool terminal = echo_off();
+    size_t len = 0;
+    char c = '\0';
+    bool good = true;
     if (terminal) {
-        quiet = before;
-        quiet.c_lflag &= ~(tcflag_t)ECHO;
-        (void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &quiet);
         (void)fputs(prompt, stderr);
     }
-    bool good = fgets(line, PASSWORD_MAX + 2, stdin) != NULL;
+    while (read(STDIN_FILENO, &c, 1) == 1 && c != '\n') {
+        good = good && c != '\0' && len < PASSWORD_MAX;
+        line[len] = c;
+        len += good ? 1 : 0;
+    }
     if (terminal) {
-        (void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &before);
+        echo_on();
         (void)fputc('\n', stderr);
     }
-    size_t len = good ? strlen(line) : 0;
-    if (len > 0 && line[len - 1] == '\n') {
-        line[--len] = '\0';
-    }
-    return good && len > 0 && len <= PASSWORD_MAX ? 0 : -EINVAL;
+    line[len] = '\0';
+    return good && len > 0 ? 0 : -EINVAL;
 }
 
 /* The password as a JSON string (the caller's), or NULL after saying why. */
 static json_t *read_password(bool from_stdin)
 {
-    char first[PASSWORD_MAX + 2], second[PASSWORD_MAX + 2];
+    char first[PASSWORD_MAX + 2] = "", second[PASSWORD_MAX + 2] = "";
     json_t *password = NULL;
     if (!from_stdin && isatty(STDIN_FILENO) != 1) {
         cli_error("standard input is no terminal; use --password-stdin");
@@ -185,6 +224,111 @@ int cli_account_remove(struct cli *c, int argc, char **argv)
                : cli_ask(c, "vault", json_pack("{s:s,s:s}", "verb", "account.remove", "name", argv[0]), NULL, NULL);
 }
 
+/* Import: {"name": ..., "hash": ..., "identities": [...]} a line; a question holds at most IMPORT_BATCH of them, and
+ * not much more than IMPORT_OCTETS (the vault takes a line of 1 MiB). */
+
+struct import {
+    struct cli *cli;
+    struct cli_table *refused;
+    size_t line;   /* of the file */
+    size_t octets; /* in the batch */
+    size_t *lines; /* of each in the batch */
+    json_int_t added;
+};
+
+static void import_seen(void *arg, json_t *answer)
+{
+    struct import *m = arg;
+    json_int_t index = json_integer_value(json_object_get(answer, "index"));
+    if (json_object_get(answer, "added") != NULL) { /* the last line */
+        m->added += json_integer_value(json_object_get(answer, "added"));
+    } else if (index >= 0 && index < IMPORT_BATCH) {
+        (void)json_object_del(answer, "index");
+        (void)json_object_set_new(answer, "line", json_integer((json_int_t)m->lines[index]));
+        cli_table_add(m->refused, answer);
+    }
+}
+
+static void import_refuse(struct import *m, const char *why)
+{
+    json_t *row = json_pack("{s:s,s:s,s:I}", "name", "", "error", why, "line", (json_int_t)m->line);
+    cli_table_add(m->refused, row);
+    json_decref(row);
+}
+
+static int import_send(struct import *m, json_t *batch)
+{
+    int status = json_array_size(batch) == 0
+                     ? 0
+                     : cli_ask(m->cli, "vault", json_pack("{s:s,s:O}", "verb", "account.import", "accounts", batch),
+                               import_seen, m);
+    (void)json_array_clear(batch);
+    m->octets = 0;
+    return status;
+}
+
+static int import_lines(struct import *m, FILE *f)
+{
+    json_t *batch = json_array();
+    char *text = NULL;
+    size_t size = 0;
+    int status = 0;
+    for (ssize_t n; status == 0 && (n = getline(&text, &size, f)) > 0;) {
+        m->line++;
+        json_error_t error;
+        json_t *one = json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, &error);
+        if ((size_t)n > IMPORT_OCTETS) {
+            import_refuse(m, "too long for one account");
+        } else if (!json_is_object(one) && strspn(text, " \t\r\n") < (size_t)n) {
+            import_refuse(m, one == NULL ? error.text : "not a JSON object");
+        } else if (json_is_object(one)) {
+            m->lines[json_array_size(batch)] = m->line;
+            (void)json_array_append(batch, one);
+            m->octets += (size_t)n;
+        }
+        json_decref(one);
+        if (json_array_size(batch) == IMPORT_BATCH || m->octets > IMPORT_OCTETS) {
+            status = import_send(m, batch);
+        }
+    }
+    status = status == 0 && ferror(f) != 0 ? EX_IOERR : status;
+    status = status == 0 ? import_send(m, batch) : status;
+    if (text != NULL) {
+        explicit_bzero(text, size);
+    }
+    free(text);
+    json_decref(batch);
+    return status;
+}
+
+int cli_account_import(struct cli *c, int argc, char **argv)
+{
+    static const struct cli_column columns[] = {
+        {"line", "LINE", true}, {"name", "NAME", false}, {"error", "NOT IMPORTED", false}};
+    if (argc > 1 || (argc == 1 && argv[0][0] == '-' && argv[0][1] != '\0')) {
+        return cli_usage("usage: kidoban account import [FILE]\n"
+                         "  a JSON object a line: {\"name\": \"alice\", \"hash\": \"$y$...\", \"identities\": "
+                         "[\"alice@example.net\"]}");
+    }
+    bool from_stdin = argc == 0 || strcmp(argv[0], "-") == 0;
+    FILE *f = from_stdin ? stdin : fopen(argv[0], "re");
+    if (f == NULL) {
+        cli_error("%s: %s", argv[0], strerror(errno));
+        return EX_NOINPUT;
+    }
+    struct import m = {.cli = c, .lines = calloc(IMPORT_BATCH, sizeof(*m.lines))};
+    m.refused = cli_table_new(c, columns, 3);
+    int status = m.lines != NULL ? import_lines(&m, f) : EX_OSERR;
+    bool all = cli_table_rows(m.refused) == 0;
+    cli_table_end(&m.refused);
+    (void)fprintf(c->json ? stderr : stdout, "%lld accounts added\n", (long long)m.added);
+    if (!from_stdin) {
+        (void)fclose(f);
+    }
+    free(m.lines);
+    return status != 0 ? status : all ? 0 : 1;
+}
+
 static int add_or_remove(struct cli *c, int argc, char **argv, const char *what, const char *field)
 {
     char verb[64];
@@ -250,6 +394,17 @@ int cli_app_password_revoke(struct cli *c, int argc, char **argv)
                    NULL, NULL);
 }
 
+static bool audit_option(json_t *request, const char *name, const char *value)
+{
+    char *end = NULL;
+    if (strcmp(name, "--account") == 0) {
+        return json_object_set_new(request, "account", json_string(value)) == 0;
+    }
+    long count = strtol(value, &end, 10);
+    return strcmp(name, "--count") == 0 && *end == '\0' && count > 0 &&
+           json_object_set_new(request, "count", json_integer(count)) == 0;
+}
+
 int cli_audit(struct cli *c, int argc, char **argv)
 {
     static const struct cli_column columns[] = {{"time", "TIME", false},
@@ -257,11 +412,16 @@ int cli_audit(struct cli *c, int argc, char **argv)
                                                 {"what", "WHAT", false},
                                                 {"account", "ACCOUNT", false},
                                                 {"reason", "REASON", false}};
-    (void)argv;
-    if (argc != 0) {
-        return cli_usage("usage: kidoban audit");
+    json_t *request = json_pack("{s:s}", "verb", "audit.list");
+    bool good = argc % 2 == 0;
+    for (int i = 0; good && i < argc; i += 2) {
+        good = audit_option(request, argv[i], argv[i + 1]);
     }
-    return ask_table(c, "guard", json_pack("{s:s}", "verb", "audit.list"), columns, 5);
+    if (!good) {
+        json_decref(request);
+        return cli_usage("usage: kidoban audit [--account A] [--count N]");
+    }
+    return ask_table(c, "guard", request, columns, 5);
 }
 
 int cli_limits(struct cli *c, int argc, char **argv)

@@ -55,7 +55,8 @@ struct cli_column {
 struct cli_table;
 /* With --json the rows are printed as one JSON array instead. */
 struct cli_table *cli_table_new(const struct cli *c, const struct cli_column *columns, size_t count);
-void cli_table_add(struct cli_table *t, json_t *row);       /* borrowed */
+void cli_table_add(struct cli_table *t, json_t *row); /* borrowed */
+size_t cli_table_rows(const struct cli_table *t);
 void cli_table_end(struct cli_table **t);                   /* prints and frees */
 void cli_print_object(const struct cli *c, json_t *object); /* key and value a line, or JSON */
 
@@ -67,6 +68,7 @@ int cli_account_list(struct cli *c, int argc, char **argv);
 int cli_account_suspend(struct cli *c, int argc, char **argv);
 int cli_account_resume(struct cli *c, int argc, char **argv);
 int cli_account_remove(struct cli *c, int argc, char **argv);
+int cli_account_import(struct cli *c, int argc, char **argv);
 int cli_account_identity(struct cli *c, int argc, char **argv);
 int cli_account_certificate(struct cli *c, int argc, char **argv);
 int cli_app_password_add(struct cli *c, int argc, char **argv);

@@ -10,25 +10,23 @@
 
 int cli_check(struct cli *c, int argc, char **argv)
 {
-    if (argc > 1) {
+    if (argc > 1 || (argc == 1 && argv[0][0] == '-')) {
         return cli_usage("usage: kidoban check [FILE]");
     }
     c->config_path = argc == 1 ? argv[0] : c->config_path;
+    c->checking = true;
     const struct config *config = cli_config(c);
     if (config == NULL) {
-        return 1;
+        return c->unreadable ? EX_NOINPUT : 1;
     }
     struct config_complaints complaints = {0};
-    struct buf words;
-    buf_init(&words, 65536);
     int r = config_check_files(config, c->config_path, &complaints);
-    (void)config_complaints_format(&complaints, &words);
-    (void)fwrite(words.data, 1, words.len, stderr);
-    config_complaints_fini(&complaints);
-    buf_fini(&words);
-    if (r == 0) {
+    if (r < 0 || c->json) {
+        cli_print_complaints(c, &complaints, true);
+    } else {
         (void)printf("%s: good\n", c->config_path);
     }
+    config_complaints_fini(&complaints);
     return r == 0 ? 0 : 1;
 }
 

@@ -2,6 +2,7 @@
  * kidoban(1): a table of verbs.
  */
 #include <locale.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,7 @@
 #define CONFIG_DEFAULT "/etc/kidoban/kidoban.yaml"
 
 static const struct cli_verb verbs[] = {
-    {"check", "[FILE]", "is the configuration good", cli_check, ""},
+    {"check", "[FILE]", "is the configuration good", cli_check, "--json"},
     {"status", "", "processes, sessions, queue at a glance", cli_status, "--json"},
     {"reload", "", "read the configuration again, whole or not at all", cli_reload, ""},
     {"upgrade", "", "let the installed program take over without refusing a connection", cli_upgrade, ""},
@@ -29,11 +30,13 @@ static const struct cli_verb verbs[] = {
      "--reason"},
     {"account resume", "NAME", "undo that", cli_account_resume, ""},
     {"account remove", "NAME", "delete it", cli_account_remove, ""},
+    {"account import", "[FILE]", "many accounts with their hashes, a JSON object a line", cli_account_import, "--json"},
     {"app-password add", "NAME LABEL", "a password for one device; printed once", cli_app_password_add, "--json"},
     {"app-password list", "NAME", "its app passwords and when they were last used", cli_app_password_list, "--json"},
     {"app-password revoke", "NAME LABEL", "void one", cli_app_password_revoke, ""},
     {"limits", "NAME", "how much an account has used, and when it is free again", cli_limits, "--json"},
-    {"audit", "", "who suspended, resumed and changed what, and why", cli_audit, "--json"},
+    {"audit", "[--account A] [--count N]", "who suspended and resumed whom, and why; the newest last", cli_audit,
+     "--account --count --json"},
     {"queue list", "[--account A] [--domain D]", "messages that wait", cli_queue_list, "--account --domain --json"},
     {"queue show", "ID", "one message: recipients, attempts, when next", cli_queue_show, "--json"},
     {"queue hold", "[--account A] [--domain D] [ID...]", "do not deliver", cli_queue_hold, "--account --domain"},
@@ -65,7 +68,9 @@ static void print_help(FILE *to)
 
 static int print_verb_help(const struct cli_verb *v)
 {
-    (void)printf("usage: kidoban %s %s\n\n  %s\n", v->name, v->arguments, v->help);
+    bool json = strstr(v->options, "--json") != NULL;
+    (void)printf("usage: kidoban %s%s%s%s\n\n  %s\n", v->name, v->arguments[0] != '\0' ? " " : "", v->arguments,
+                 json ? " [--json]" : "", v->help);
     return 0;
 }
 
@@ -102,16 +107,30 @@ static int unknown(int argc, char **argv)
     return EX_USAGE;
 }
 
-/* Takes -c, --config, --json and --help out of the arguments, wherever they stand before "--". */
+/* A new vector, in which "--name=value" is two arguments; NULL: no memory. */
+static char **split_values(int *argc, char **argv)
+{
+    char **all = calloc(2 * (size_t)*argc + 1, sizeof(*all));
+    int kept = 0;
+    for (int i = 0; all != NULL && i < *argc; i++) {
+        char *equals = strncmp(argv[i], "--", 2) == 0 ? strchr(argv[i], '=') : NULL;
+        all[kept++] = argv[i];
+        if (equals != NULL) {
+            *equals = '\0';
+            all[kept++] = equals + 1;
+        }
+    }
+    *argc = kept;
+    return all;
+}
+
+/* Takes -c, --config, --json and --help out of the arguments, wherever they stand. */
 static bool take_common(struct cli *c, int *argc, char **argv, bool *ret_help)
 {
     int kept = 0;
-    bool rest = false;
     for (int i = 0; i < *argc; i++) {
         bool config = strcmp(argv[i], "-c") == 0 || strcmp(argv[i], "--config") == 0;
-        if (rest) {
-            argv[kept++] = argv[i];
-        } else if (config && i + 1 < *argc) {
+        if (config && i + 1 < *argc) {
             c->config_path = argv[++i];
         } else if (config) {
             cli_error("%s needs a file", argv[i]);
@@ -121,7 +140,6 @@ static bool take_common(struct cli *c, int *argc, char **argv, bool *ret_help)
         } else if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             *ret_help = true;
         } else {
-            rest = strcmp(argv[i], "--") == 0;
             argv[kept++] = argv[i];
         }
     }
@@ -163,16 +181,21 @@ int cli_usage(const char *fmt, ...)
     return EX_USAGE;
 }
 
-int main(int argc, char **argv)
+/* Requests hold passwords: what jansson frees is wiped. */
+static void wiping_free(void *p)
 {
-    const char *env = getenv("KIDOBAN_CONFIG");
-    struct cli c = {.program = argv[0], .config_path = env != NULL ? env : CONFIG_DEFAULT};
-    bool help = false;
-    (void)setlocale(LC_ALL, "");
-    argc--;
-    argv++;
-    if (!take_common(&c, &argc, argv, &help)) {
-        return EX_USAGE;
+    if (p != NULL) {
+        explicit_bzero(p, malloc_usable_size(p));
+        free(p);
+    }
+}
+
+static int run(struct cli *c, int argc, char **argv, bool help)
+{
+    if (argc > 1 && strcmp(argv[0], "help") == 0) {
+        help = true;
+        argc--;
+        argv++;
     }
     if (argc == 0 || strcmp(argv[0], "help") == 0) {
         print_help(help || argc > 0 ? stdout : stderr);
@@ -181,10 +204,26 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < VERBS; i++) {
         int words = matches(&verbs[i], argc, argv);
         if (words > 0) {
-            int status = help ? print_verb_help(&verbs[i]) : verbs[i].run(&c, argc - words, argv + words);
-            config_free(&c.config);
-            return fflush(stdout) == 0 ? status : EX_IOERR;
+            return help ? print_verb_help(&verbs[i]) : verbs[i].run(c, argc - words, argv + words);
         }
     }
     return unknown(argc, argv);
+}
+
+int main(int argc, char **argv)
+{
+    const char *env = getenv("KIDOBAN_CONFIG");
+    struct cli c = {.program = argv[0], .config_path = env != NULL && env[0] != '\0' ? env : CONFIG_DEFAULT};
+    bool help = false;
+    (void)setlocale(LC_ALL, "");
+    json_set_alloc_funcs(malloc, wiping_free);
+    argc--;
+    char **arguments = split_values(&argc, argv + 1);
+    if (arguments == NULL) {
+        return EX_OSERR;
+    }
+    int status = take_common(&c, &argc, arguments, &help) ? run(&c, argc, arguments, help) : EX_USAGE;
+    config_free(&c.config);
+    free(arguments);
+    return fflush(stdout) == 0 ? status : EX_IOERR;
 }

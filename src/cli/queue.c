@@ -72,42 +72,61 @@ int cli_queue_show(struct cli *c, int argc, char **argv)
     return cli_ask(c, "spool", json_pack("{s:s,s:s}", "verb", "queue.show", "id", argv[0]), print_seen, c);
 }
 
+struct act {
+    struct cli *cli;
+    const char *done; /* "held" */
+    bool partly;
+};
+
 static void print_count(void *arg, json_t *line)
 {
-    const struct cli *c = arg;
-    json_t *count = json_object_get(line, "count");
-    if (c->json) {
-        cli_print_object(c, line);
-    } else if (json_is_integer(count)) {
-        (void)printf("%lld messages\n", (long long)json_integer_value(count));
+    struct act *a = arg;
+    json_int_t count = json_integer_value(json_object_get(line, "count"));
+    json_int_t busy = json_integer_value(json_object_get(line, "busy"));
+    json_int_t missing = json_integer_value(json_object_get(line, "missing"));
+    a->partly = busy > 0 || missing > 0;
+    if (a->cli->json) {
+        cli_print_object(a->cli, line);
+        return;
     }
+    (void)printf("%lld messages %s", (long long)count, a->done);
+    if (busy > 0) {
+        (void)printf(", %lld left as they are: being delivered just now", (long long)busy);
+    }
+    if (missing > 0) {
+        (void)printf(", %lld not in the queue", (long long)missing);
+    }
+    (void)fputc('\n', stdout);
 }
 
-static int act(struct cli *c, int argc, char **argv, const char *verb, const char *name)
+/* 1 when a part of what was named could not be done. */
+static int act(struct cli *c, int argc, char **argv, const char *verb, const char *done)
 {
+    struct act a = {.cli = c, .done = done};
     json_t *request = selection(verb, argc, argv, false);
     if (request == NULL) {
-        return cli_usage("usage: kidoban queue %s [--account A] [--domain D] [ID...]", name);
+        return cli_usage("usage: kidoban queue %s [--account A] [--domain D] [ID...]", strchr(verb, '.') + 1);
     }
-    return cli_ask(c, "spool", request, print_count, c);
+    int status = cli_ask(c, "spool", request, print_count, &a);
+    return status == 0 && a.partly ? 1 : status;
 }
 
 int cli_queue_hold(struct cli *c, int argc, char **argv)
 {
-    return act(c, argc, argv, "queue.hold", "hold");
+    return act(c, argc, argv, "queue.hold", "held");
 }
 
 int cli_queue_release(struct cli *c, int argc, char **argv)
 {
-    return act(c, argc, argv, "queue.release", "release");
+    return act(c, argc, argv, "queue.release", "released");
 }
 
 int cli_queue_retry(struct cli *c, int argc, char **argv)
 {
-    return act(c, argc, argv, "queue.retry", "retry");
+    return act(c, argc, argv, "queue.retry", "to be tried now");
 }
 
 int cli_queue_remove(struct cli *c, int argc, char **argv)
 {
-    return act(c, argc, argv, "queue.remove", "remove");
+    return act(c, argc, argv, "queue.remove", "removed");
 }

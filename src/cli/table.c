@@ -14,7 +14,40 @@ struct cli_table {
     size_t rows;
 };
 
-/* One cell's text, on the heap; control characters never reach a terminal. */
+/* How many octets at p a terminal must not get: C0, DEL; C1 (U+0080 to U+009F); U+200E, U+200F, U+202A to U+202E,
+ * U+2066 to U+2069. */
+static size_t dangerous(const unsigned char *p)
+{
+    if (p[0] < 0x20 || p[0] == 0x7f) {
+        return 1;
+    }
+    if (p[0] == 0xc2) {
+        return p[1] >= 0x80 && p[1] <= 0x9f ? 2 : 0;
+    }
+    if (p[0] != 0xe2 || p[1] == '\0') {
+        return 0;
+    }
+    bool turns = (p[1] == 0x80 && (p[2] == 0x8e || p[2] == 0x8f || (p[2] >= 0xaa && p[2] <= 0xae))) ||
+                 (p[1] == 0x81 && p[2] >= 0xa6 && p[2] <= 0xa9);
+    return turns ? 3 : 0;
+}
+
+void cli_clean(char *text)
+{
+    for (unsigned char *p = (unsigned char *)text; *p != '\0';) {
+        size_t len = dangerous(p);
+        memset(p, '?', len);
+        p += len > 0 ? len : 1;
+    }
+}
+
+bool cli_has_colour(void)
+{
+    const char *term = getenv("TERM"), *no = getenv("NO_COLOR");
+    return isatty(STDOUT_FILENO) == 1 && term != NULL && strcmp(term, "dumb") != 0 && (no == NULL || no[0] == '\0');
+}
+
+/* One cell's text, on the heap. */
 static char *cell(json_t *value)
 {
     char *text = NULL;
@@ -38,10 +71,15 @@ static char *cell(json_t *value)
     } else {
         text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
     }
-    for (char *p = text; p != NULL && *p != '\0'; p++) {
-        *p = (unsigned char)*p < 0x20 || *p == 0x7f ? '?' : *p;
+    if (text != NULL) {
+        cli_clean(text);
     }
     return text;
+}
+
+size_t cli_table_rows(const struct cli_table *t)
+{
+    return t != NULL ? t->rows : 0;
 }
 
 struct cli_table *cli_table_new(const struct cli *c, const struct cli_column *columns, size_t count)

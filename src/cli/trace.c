@@ -457,33 +457,38 @@ static void print_next(void *arg, json_t *line)
     ++*count;
 }
 
+static int ask_queue(struct trace *t, json_t *ids, size_t *count)
+{
+    int status = cli_ask(t->cli, "spool", json_pack("{s:s,s:O}", "verb", "queue.list", "ids", ids), print_next, count);
+    (void)json_array_clear(ids);
+    return status;
+}
+
 /* Whatever the story's messages wait for now. A message that is gone is no error. */
 static void tell_next(struct trace *t)
 {
     struct known_id *id, *next;
-    json_t *ids = json_array();
-    size_t count = 0, left = HASH_COUNT(t->messages.ids);
-    if (left > 0 && !cli_answers(t->cli, "spool")) {
-        (void)puts("kidoband does not answer: what is still in the queue, and what comes next, is not known");
-        left = 0;
+    size_t count = 0;
+    int status = 0;
+    if (t->messages.ids == NULL) {
+        return;
     }
+    if (!cli_answers(t->cli, "spool")) {
+        (void)puts("kidoband does not answer: what is still in the queue, and what comes next, is not known");
+        return;
+    }
+    json_t *ids = json_array();
     HASH_ITER(hh, t->messages.ids, id, next)
     {
-        if (left == 0) {
-            break;
-        }
-        left--;
         (void)json_array_append_new(ids, json_string(id->text));
-        if (json_array_size(ids) == QUESTION_IDS || left == 0) {
-            (void)cli_ask(t->cli, "spool", json_pack("{s:s,s:O}", "verb", "queue.list", "ids", ids), print_next,
-                          &count);
-            (void)json_array_clear(ids);
-            if (left == 0 && count == 0) {
-                (void)puts("nothing of it is in the queue any more");
-            }
+        if (status == 0 && (json_array_size(ids) == QUESTION_IDS || next == NULL)) {
+            status = ask_queue(t, ids, &count);
         }
     }
     json_decref(ids);
+    if (status == 0 && count == 0) {
+        (void)puts("nothing of it is in the queue any more");
+    }
 }
 
 static int tell(struct trace *t)
