@@ -148,7 +148,7 @@ static bool take_common(struct cli *c, int *argc, char **argv, bool *ret_help)
     return true;
 }
 
-static void say(const char *fmt, va_list ap)
+static void __attribute__((format(printf, 1, 0))) say(const char *fmt, va_list ap)
 {
     char *text;
     if (vasprintf(&text, fmt, ap) < 0) {

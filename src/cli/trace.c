@@ -39,7 +39,7 @@ struct id_set {
 };
 
 struct event_file {
-    const char *text;
+    void *text;
     size_t size;
 };
 
@@ -108,10 +108,10 @@ static int map_file(struct trace *t, const char *path)
         }
         return -err;
     }
-    const char *text = st.st_size > 0 ? mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
+    void *text = st.st_size > 0 ? mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
     (void)close(fd);
     if (text != MAP_FAILED) {
-        (void)madvise((void *)(uintptr_t)text, (size_t)st.st_size, MADV_SEQUENTIAL);
+        (void)madvise(text, (size_t)st.st_size, MADV_SEQUENTIAL);
         t->files[t->files_count++] = (struct event_file){text, (size_t)st.st_size};
     }
     return 0;
@@ -140,9 +140,8 @@ static int map_files(struct trace *t, const struct config *c)
 static void each_line(struct trace *t, void (*seen)(struct trace *t, const char *line, size_t len))
 {
     for (size_t i = 0; i < t->files_count; i++) {
-        const char *end = t->files[i].text + t->files[i].size, *newline;
-        for (const char *at = t->files[i].text; (newline = memchr(at, '\n', (size_t)(end - at))) != NULL;
-             at = newline + 1) {
+        const char *text = t->files[i].text, *end = text + t->files[i].size, *newline;
+        for (const char *at = text; (newline = memchr(at, '\n', (size_t)(end - at))) != NULL; at = newline + 1) {
             seen(t, at, (size_t)(newline - at));
         }
     }
@@ -168,7 +167,7 @@ static bool read_id(const char *line, size_t len, const char *name, char ret[sta
 
 static struct event_ids read_ids(const char *line, size_t len)
 {
-    struct event_ids ids;
+    struct event_ids ids = {0};
     (void)read_id(line, len, "\"id\":\"", ids.own);
     (void)read_id(line, len, "\"session\":\"", ids.session);
     (void)read_id(line, len, "\"original\":\"", ids.original);
@@ -538,7 +537,7 @@ int cli_trace(struct cli *c, int argc, char **argv)
         status = tell(&t);
     }
     for (size_t i = 0; i < t.files_count; i++) {
-        (void)munmap((void *)(uintptr_t)t.files[i].text, t.files[i].size);
+        (void)munmap(t.files[i].text, t.files[i].size);
     }
     free(t.files);
     id_set_fini(&t.messages);
