@@ -70,6 +70,9 @@ static void connection_end(struct control_request *rq)
 {
     rq->gone = true;
     (void)uv_poll_stop(&rq->poll);
+    if (rq->drop != NULL) {
+        rq->running = false; /* it waited for room: nobody else will end it */
+    }
     forget_drain(rq);
     if (rq->running || rq->closing) {
         return;
