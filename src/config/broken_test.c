@@ -178,7 +178,7 @@ static const struct row submission[] = {
     {BELOW("  listen: [{address: ':587', repair_bare_lf: maybe}]\n"),
      "f:4:46: \"repair_bare_lf\" should be true or false, not \"maybe\"\n"},
     {BELOW("  workers: two\n"), "f:4:12: \"two\" is not a whole number; write it like 2\n"},
-    {BELOW("  workers: 33\n"), "f:4:12: \"workers\" is 33; it should be from 0 to 32\n"},
+    {BELOW("  workers: 33\n"), "f:4:12: \"workers\" is 33; it should be from 0 to 31\n"},
     {BELOW("  workers: -1\n"), "f:4:12: \"-1\" is not a whole number; write it like 2\n"},
     {BELOW("  workers: 99999999999999999999\n"),
      "f:4:12: \"99999999999999999999\" is not a whole number; write it like 2\n"},

@@ -311,7 +311,7 @@ static const struct schema_field submission_timeouts_fields[] = {
 const struct schema_field schema_submission_fields[] = {
     {"hostname", schema_domain, AT(submission.hostname), .required = true, .example = "mail.example.ne.jp"},
     {"listen", read_listen, 0, .members = listen_fields},
-    {"workers", schema_workers, AT(submission.workers), "0", .max = 32, .example = "2"},
+    {"workers", schema_workers, AT(submission.workers), "0", .max = 31, .example = "2"},
     {"tls", schema_map, 0, .required = true, .members = tls_fields,
      .example = "{certificate: /etc/kidoban/tls/fullchain.pem, key: /etc/kidoban/tls/key.pem}"},
     {"limits", schema_map, 0, .members = submission_limits_fields},
