@@ -194,7 +194,7 @@ static bool contains(const struct trace *t, const char *line, size_t len)
  * did; only what has no message (a login that failed) leads to a session. */
 static void gather(struct trace *t, const char *line, size_t len)
 {
-    if (!contains(t, line, len)) {
+    if (t->messages.full || t->sessions.full || !contains(t, line, len)) {
         return;
     }
     json_t *event = json_loadb(line, len, 0, NULL), *value;
