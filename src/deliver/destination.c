@@ -364,7 +364,7 @@ static void tls_failed(struct destination *d, const struct link *l, const struct
 static void transaction_lost(struct destination *d, const struct connection_end *end)
 {
     struct job *j = end->job;
-    log_info("delivery.connection.lost", LF_ID("message", j->id), LF_STR("domain", d->name),
+    log_info("delivery.connection.lost", LF_ID("id", j->id), LF_STR("domain", d->name),
              LF_STR("words", end->why->words));
     if (end->reused ? !j->wants_fresh : j->tries < TRIES_MAX) {
         j->tries += !end->reused;
