@@ -319,24 +319,41 @@ int ground_hand_over(const struct ground_listener *l, size_t count)
     return r;
 }
 
-static bool adopt_one(const char *text, int *ret_used, struct ground_listener *ret)
+/* A number and the character behind it; *at is moved on. */
+static bool adopt_number(const char **at, int base, size_t digits, char behind, unsigned long max, unsigned long *ret)
 {
-    int used = 0;
-    unsigned port;
-    if (sscanf(text, "%d=%u/%n", &ret->fd, &port, &used) != 2 || used == 0 || port > 65535) {
+    char text[16], *end = NULL;
+    size_t len = digits > 0 ? digits : strcspn(*at, "=/;");
+    if (len == 0 || len >= sizeof(text) || strnlen(*at, len) < len) {
         return false;
     }
+    memcpy(text, *at, len);
+    text[len] = '\0';
+    *ret = strtoul(text, &end, base);
+    *at += len;
+    if (*end != '\0' || *ret > max || (behind != '\0' && **at != behind)) {
+        return false;
+    }
+    *at += behind != '\0' ? 1 : 0;
+    return true;
+}
+
+static bool adopt_one(const char **at, struct ground_listener *ret)
+{
+    unsigned long fd, port, octet;
+    if (!adopt_number(at, 10, 0, '=', INT_MAX, &fd) || !adopt_number(at, 10, 0, '/', 65535, &port)) {
+        return false;
+    }
+    ret->fd = (int)fd;
     ret->address.port = (uint16_t)port;
     for (size_t k = 0; k < sizeof(ret->address.bytes); k++) {
-        unsigned octet;
-        if (sscanf(text + used, "%2x", &octet) != 1) {
+        bool last = k + 1 == sizeof(ret->address.bytes);
+        if (!adopt_number(at, 16, 2, last ? ';' : '\0', 255, &octet)) {
             return false;
         }
         ret->address.bytes[k] = (uint8_t)octet;
-        used += 2;
     }
-    *ret_used = used + 1;
-    return text[used] == ';' && fcntl(ret->fd, F_SETFD, FD_CLOEXEC) == 0;
+    return fcntl(ret->fd, F_SETFD, FD_CLOEXEC) == 0;
 }
 
 int ground_adopt(struct ground_listener **ret, size_t *ret_count)
@@ -344,12 +361,10 @@ int ground_adopt(struct ground_listener **ret, size_t *ret_count)
     const char *env = getenv(HAND_OVER_ENV);
     struct ground_listener *l = calloc(256, sizeof(*l));
     size_t count = 0;
-    int used = 0;
     if (l == NULL) {
         return -ENOMEM;
     }
-    for (const char *at = env; at != NULL && *at != '\0' && count < 256 && adopt_one(at, &used, &l[count]);
-         at += used) {
+    for (const char *at = env; at != NULL && *at != '\0' && count < 256 && adopt_one(&at, &l[count]);) {
         count++;
     }
     (void)unsetenv(HAND_OVER_ENV);
