@@ -53,7 +53,7 @@ static void handle_closed(uv_handle_t *h)
 {
     struct stream *s = h->data;
     if (--s->handles == 0) {
-        buf_fini(&s->in);
+        buf_wipe(&s->in); /* an AUTH line may have stood in it */
         buf_fini(&s->out);
         SSL_free(s->ssl);
         (void)close(s->fd);
@@ -194,7 +194,7 @@ static bool offer(struct stream *s)
             return false;
         }
         if (s->state != before) {
-            buf_fini(&s->in);
+            buf_wipe(&s->in);
             return false;
         }
         buf_consume(&s->in, taken);
@@ -203,7 +203,7 @@ static bool offer(struct stream *s)
         }
     }
     if (s->in.len == 0) {
-        buf_fini(&s->in);
+        buf_wipe(&s->in);
     }
     return true;
 }
@@ -233,7 +233,7 @@ static void on_readable(struct stream *s)
         }
     }
     if (s->in.len == 0) {
-        buf_fini(&s->in);
+        buf_wipe(&s->in);
     }
     if (s->state == STREAM_TLS && !s->paused && SSL_has_pending(s->ssl)) {
         stream_read_resume(s); /* what OpenSSL holds already, no poll will tell of */
