@@ -15,10 +15,9 @@
 #include "message/dsn.h"
 #include "spool/spool_int.h"
 
-#define HEAD_MAX     (64U * 1024U)  /* of the original: at least its header */
-#define RETURN_MAX   (128U * 1024U) /* an original up to this size is returned whole with RET=FULL */
-#define RECORD_SLACK 512U
-#define AGAIN_MS     60000U
+#define HEAD_MAX   (64U * 1024U)  /* of the original: at least its header */
+#define RETURN_MAX (128U * 1024U) /* an original up to this size is returned whole with RET=FULL */
+#define AGAIN_MS   60000U
 
 struct report {
     struct task task;

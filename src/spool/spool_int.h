@@ -1,4 +1,4 @@
-/* spool_int.h: what the parts of the spool (spool.c, stream.c, report.c, tidy.c) share. For this folder only. */
+/* spool_int.h: what the parts of the spool share. For this folder only. */
 #ifndef KIDOBAN_SPOOL_SPOOL_INT_H
 #define KIDOBAN_SPOOL_SPOOL_INT_H
 
@@ -8,6 +8,9 @@
 #include "spool/spool.h"
 
 #define LARGE_FILE_FLAG (UINT64_C(1) << 63) /* in a file number: the file of a large message, not a segment */
+
+#define RECORD_SLACK     512U                /* what a record needs beside its strings */
+#define HELD_DEADLINE_MS (60U * 60U * 1000U) /* look again at what is held */
 
 struct stream;
 struct spool {
@@ -47,6 +50,10 @@ struct spool {
 };
 
 /* --- spool.c --- */
+struct octets_place spool_place(const struct message *m);
+uint64_t spool_mint(struct spool *sp);
+
+/* --- intake.c --- */
 void spool_refuse(struct spool *sp, uint64_t ticket, uint64_t id, int error);
 /* Encodes the envelope into sp->envelope: recipients numbered, what only we may say taken out. 0 or -errno. */
 int spool_envelope_take(struct spool *sp, struct envelope *e);
@@ -54,14 +61,32 @@ int spool_envelope_take(struct spool *sp, struct envelope *e);
  * PLACE_INLINE. */
 int spool_message_log(struct spool *sp, struct log_batch *b, struct record_message *m, struct span octets,
                       const struct log_note *note);
+struct spool_state intake_state(const struct spool *sp); /* as it would be now */
+void intake_state_update(struct spool *sp);              /* tells when it has changed */
+void intake_pressure_update(struct spool *sp);
+
+/* --- change.c --- */
 /* Adds a change of state. Out of memory is logged: the change holds in memory and is found again by chance only. */
 void spool_change_log(struct spool *sp, enum record_type type, const struct record_change *c);
 void spool_outcome_log(struct spool *sp, const struct record_outcome *o);
+void change_account_log(struct log_batch *b, enum record_type type, const struct record_account *a);
+/* The record that ends m is in this batch or an earlier one: when it is durable, its place is free. m is gone. */
+void spool_message_end(struct spool *sp, struct message *m);
 /* Whatever follows from the state of m: a report, its end. m may be gone afterwards. */
 void spool_message_settle(struct spool *sp, struct message *m);
-struct octets_place spool_place(const struct message *m);
+
+/* --- deadline.c --- */
 void spool_deadline_set(struct spool *sp, struct message *m);
-uint64_t spool_mint(struct spool *sp);
+void deadline_postpone(struct spool *sp, struct message *m, uint64_t ms); /* from now */
+uint64_t deadlines_tick(struct spool *sp, uint64_t now);                  /* when the next one is met */
+
+/* --- jobs.c --- */
+void jobs_dispatch(struct spool *sp);
+/* The job is no longer out. */
+void job_back(struct spool *sp, struct message *m, struct schedule_job *j, enum schedule_result result);
+
+/* --- durable.c --- */
+extern const struct log_ops durable_ops;
 
 /* --- report.c --- */
 void report_start(struct spool *sp, struct message *m);

@@ -13,7 +13,6 @@
 #include "spool/spool_int.h"
 
 #define WRITE_BEHIND (4U * 1024U * 1024U) /* octets after which the kernel is asked to begin writing */
-#define RECORD_SLACK 256U
 
 struct stream {
     struct task task; /* open, finish, remove: one at a time at the ends of its life */

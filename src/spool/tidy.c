@@ -14,7 +14,6 @@
 #define SNAPSHOT_AFTER    (512U * 1024U * 1024U) /* octets of log since the last one ... */
 #define SNAPSHOT_RETRY_MS (60U * 1000U)
 #define SNAPSHOT_PER_MSG  1024U /* ... and so many for each message in the index */
-#define RECORD_SLACK      512U
 
 /* Room goes by segments and large files: a new one of either is a reason to look before the second is over. */
 void tidy_space(struct spool *sp, uint64_t now_ms)
