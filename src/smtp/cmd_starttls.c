@@ -1,7 +1,8 @@
 /*
- * STARTTLS (RFC 3207). Octets that stand behind the command came in clear text; run after the handshake they would be a
- * stranger's words in a protected session (CVE-2011-0411). They end the session. Everything said before the handshake
- * is forgotten.
+ * STARTTLS (RFC 3207). A client need not have said EHLO: GNU SASL's program does not, nothing would be learned there
+ * that can be trusted, and Postfix and Dovecot take it so too. Octets that stand behind the command came in clear text;
+ * run after the handshake they would be a stranger's words in a protected session (CVE-2011-0411). They end the
+ * session. Everything said before the handshake is forgotten.
  */
 #include "smtp/server_int.h"
 

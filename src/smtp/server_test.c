@@ -218,8 +218,10 @@ static const struct dialogue dialogues[] = {
 
     /* --- STARTTLS --- */
     {"starttls with argument", NULL, {HELLO, C("STARTTLS x\r\n", "501 5.5.4")}},
-    {"starttls before ehlo", NULL, {C("STARTTLS\r\n", "503 5.5.1")}},
-    {"starttls after helo", NULL, {C("HELO x\r\nSTARTTLS\r\n", "250|503 5.5.1")}},
+    {"starttls before ehlo", NULL, {C("STARTTLS\r\n", "220"), HELLO, C("AUTH PLAIN " USER_PASS "\r\n", "235 2.7.0")}},
+    {"starttls after helo",
+     NULL,
+     {C("HELO x\r\nSTARTTLS\r\n", "250|220"), C("MAIL FROM:<a@b>\r\n", "503 5.5.1 Say EHLO")}},
     {"starttls twice", NULL, {SECURE, C("STARTTLS\r\n", "503 5.5.1 TLS")}},
     {"starttls on implicit", implicit, {HELLO, C("STARTTLS\r\n", "503 5.5.1 TLS")}},
     {"starttls in a transaction", relay, {TRANSACTION, C("STARTTLS\r\n", "503 5.5.1")}},
