@@ -40,6 +40,9 @@ REPLY_SECONDS = 10 * PATIENCE
 # Small limits, so that rows reach them. Rows know these numbers.
 SETTINGS = {
     "submission": {
+        # All there are; -PLUS is not offered by default.
+        "auth": {"mechanisms": ["PLAIN", "LOGIN", "SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256",
+                                "SCRAM-SHA-256-PLUS", "EXTERNAL"]},
         "limits": {"message_size": 65536, "header_size": 8192, "recipients": 5, "session_messages": 6,
                    "bad_commands": 8, "auth_failures": 3, "commands": 60, "connections_per_network": 500},
         "timeouts": {"handshake": f"{5 * PATIENCE}s", "command": f"{5 * PATIENCE}s", "data": f"{5 * PATIENCE}s"},

@@ -81,7 +81,9 @@ static void test_default_submission(void **state)
     assert_int_equal(c->submission.limits.recipients, 100);
     assert_int_equal(c->submission.timeouts.handshake_ms, 30000);
     assert_int_equal(c->submission.timeouts.command_ms, 300000);
-    assert_int_equal(c->submission.auth.mechanisms, 127);
+    assert_int_equal(c->submission.auth.mechanisms, CONFIG_MECHANISM_PLAIN | CONFIG_MECHANISM_LOGIN |
+                                                        CONFIG_MECHANISM_SCRAM_SHA_1 | CONFIG_MECHANISM_SCRAM_SHA_256 |
+                                                        CONFIG_MECHANISM_EXTERNAL);
     assert_true(c->submission.senders.enforce);
     assert_true(c->submission.senders.plus_addressing);
     assert_false(c->submission.senders.hide_client_address);
