@@ -204,8 +204,15 @@ int cli_account_suspend(struct cli *c, int argc, char **argv)
     if (name == NULL || reason[0] == '\0') {
         return cli_usage("usage: kidoban account suspend NAME --reason WORDS");
     }
-    return cli_ask(c, "guard", json_pack("{s:s,s:s,s:s}", "verb", "account.suspend", "name", name, "reason", reason),
-                   NULL, NULL);
+    /* A mistyped name would suspend nobody, and say so to nobody. With the vault away there is no asking; the
+     * suspension must not wait for that. */
+    int status = cli_answers(c, "vault")
+                     ? cli_ask(c, "vault", json_pack("{s:s,s:s}", "verb", "account.show", "name", name), NULL, NULL)
+                     : 0;
+    return status != 0 ? status
+                       : cli_ask(c, "guard",
+                                 json_pack("{s:s,s:s,s:s}", "verb", "account.suspend", "name", name, "reason", reason),
+                                 NULL, NULL);
 }
 
 int cli_account_resume(struct cli *c, int argc, char **argv)

@@ -125,9 +125,8 @@ static void channel_drop(struct deliver *d)
 static void on_closed(void *arg, const char *why)
 {
     struct deliver *d = arg;
-    log_warn("delivery.spool.lost", LF_STR("what", why));
     channel_drop(d);
-    child_peer_broken(d->child, ROLE_SPOOL, d->spool_instance);
+    child_peer_broken(d->child, ROLE_SPOOL, d->spool_instance, why);
 }
 
 static const struct channel_ops channel_ops = {.frame = on_frame, .closed = on_closed};
@@ -140,7 +139,7 @@ static void peer_open(struct deliver *d, uint32_t instance, int fd)
     d->spool_instance = instance;
     d->spool = channel_new(d->child->loop, fd, &channel_ops, d);
     if (d->spool == NULL) {
-        child_peer_broken(d->child, ROLE_SPOOL, instance);
+        child_peer_broken(d->child, ROLE_SPOOL, instance, "out of memory");
     }
 }
 

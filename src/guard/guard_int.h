@@ -6,17 +6,10 @@
 #include "guard/suspend.h"
 #include "process/child.h"
 #include "process/control.h"
+#include "process/peers.h"
 
 #define GUARD_TABLE_FILE "limits.table"
 #define GUARD_SLOTS_MAX  (UINT64_C(1) << 22) /* 256 MiB, four million senders at once */
-
-struct guard_peer {
-    struct guard_process *guard;
-    enum master_role role;
-    uint32_t instance;
-    struct channel *channel;
-    struct guard_peer *next;
-};
 
 struct guard_process {
     struct child *child;
@@ -24,7 +17,7 @@ struct guard_process {
     struct limits *limits;
     struct suspend *suspend;
     struct control *control;
-    struct guard_peer *peers;
+    struct peers peers;
     uint8_t boot_id[16];
     uv_timer_t grace;
     struct {

@@ -233,12 +233,14 @@ static void refusal_text(const struct limits *l, const struct question *qn, cons
     bool link = l->help_url[0] != '\0';
     if (qn->answer.never) {
         (void)snprintf(text, GUARD_TEXT_MAX,
-                       "One message has more recipients than the limit of %" PRIu64 " %s%s %s for %s%s%s%s",
-                       limit->amount, unit, plural, window, subject, link ? " (" : "", l->help_url, link ? ")" : "");
+                       "One message has more recipients than limit \"%s\" allows: %" PRIu64 " %s%s %s for %s%s%s%s",
+                       limit->name, limit->amount, unit, plural, window, subject, link ? " (" : "", l->help_url,
+                       link ? ")" : "");
         return;
     }
-    (void)snprintf(text, GUARD_TEXT_MAX, "The limit of %" PRIu64 " %s%s %s for %s is reached; free again at %s%s%s%s",
-                   limit->amount, unit, plural, window, subject, when, link ? " (" : "", l->help_url, link ? ")" : "");
+    (void)snprintf(text, GUARD_TEXT_MAX, "Limit \"%s\" is reached: %" PRIu64 " %s%s %s for %s; free again at %s%s%s%s",
+                   limit->name, limit->amount, unit, plural, window, subject, when, link ? " (" : "", l->help_url,
+                   link ? ")" : "");
 }
 
 /* Reject is stronger than defer, defer than hold. A message that can never pass is rejected: deferring would only bring

@@ -97,8 +97,9 @@ static void test_exact(void **state)
     struct limits_answer a = ask("alice", "192.0.2.1", 1);
     assert_int_equal(a.verdict, GUARD_DEFER);
     assert_string_equal(a.limit->name, "account-hour");
-    assert_string_equal(a.text, "The limit of 20 recipients an hour for account alice is reached; free again at "
-                                "2026-11-24T12:03:00Z (https://help.example/)");
+    assert_string_equal(a.text,
+                        "Limit \"account-hour\" is reached: 20 recipients an hour for account alice; free again at "
+                        "2026-11-24T12:03:00Z (https://help.example/)");
     assert_int_equal(ask("bob", "192.0.2.1", 20).verdict, GUARD_PASS);
     later(179);
     assert_int_equal(ask("alice", "192.0.2.1", 1).verdict, GUARD_DEFER);
@@ -130,7 +131,7 @@ static void test_too_many_at_once(void **state)
     begin(four, 1);
     struct limits_answer a = ask("alice", "192.0.2.1", 21);
     assert_int_equal(a.verdict, GUARD_REJECT);
-    assert_non_null(strstr(a.text, "more recipients than the limit of 20 recipients an hour"));
+    assert_non_null(strstr(a.text, "more recipients than limit \"account-hour\" allows: 20 recipients an hour"));
     assert_int_equal(used("alice", "192.0.2.1", 0), 0);
     assert_int_equal(ask("alice", "192.0.2.1", UINT32_MAX).verdict, GUARD_REJECT);
     end();
@@ -179,11 +180,11 @@ static void test_networks(void **state)
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         assert_int_equal(ask("", rows[i].address, 1).verdict, rows[i].same ? GUARD_DEFER : GUARD_PASS);
     }
-    assert_non_null(strstr(ask("", "2001:db8:1:2::1", 1).text, "for network 2001:db8:1:2::/64 is"));
+    assert_non_null(strstr(ask("", "2001:db8:1:2::1", 1).text, "for network 2001:db8:1:2::/64;"));
     for (int i = 0; i < 24; i++) {
         assert_int_equal(ask("", "192.0.2.1", 1).verdict, GUARD_PASS);
     }
-    assert_non_null(strstr(ask("", "192.0.2.1", 1).text, "25 messages in 10 minutes for address 192.0.2.1 is"));
+    assert_non_null(strstr(ask("", "192.0.2.1", 1).text, "25 messages in 10 minutes for address 192.0.2.1;"));
     assert_int_equal(ask("", "192.0.2.2", 1).verdict, GUARD_PASS);
     end();
 }
@@ -269,8 +270,7 @@ static void test_names_in_replies(void **state)
     one.amount = 1;
     begin(&one, 1);
     (void)ask("j\xc3\xb6rg", "192.0.2.1", 1);
-    assert_non_null(
-        strstr(ask("j\xc3\xb6rg", "192.0.2.1", 1).text, "The limit of 1 recipient an hour for this account is"));
+    assert_non_null(strstr(ask("j\xc3\xb6rg", "192.0.2.1", 1).text, "1 recipient an hour for this account;"));
     char name[256];
     memset(name, 'a', 255);
     name[255] = '\0';

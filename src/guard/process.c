@@ -21,7 +21,7 @@ struct limits_moment guard_moment(const struct guard_process *g)
     return (struct limits_moment){.table_ns = table_now(g->table, clock_mono_ns()), .wall_ms = clock_wall_ms()};
 }
 
-static int send_suspension(struct guard_peer *p, enum guard_type type, const char *account, const char *words)
+static int send_suspension(struct peer *p, enum guard_type type, const char *account, const char *words)
 {
     struct guard_suspension m = {.account = span_str(account), .words = span_str(words)};
     struct wire_writer w = channel_begin(p->channel, (uint16_t)type, 0);
@@ -31,17 +31,18 @@ static int send_suspension(struct guard_peer *p, enum guard_type type, const cha
 
 void guard_push(struct guard_process *g, enum guard_type type, const char *account, const char *words)
 {
-    for (struct guard_peer *p = g->peers; p != NULL; p = p->next) {
+    for (struct peer *p = g->peers.first; p != NULL; p = p->next) {
         (void)send_suspension(p, type, account, words);
     }
 }
 
-static void push_all(struct guard_peer *p)
+static void push_all(struct guard_process *g, struct peer *p)
 {
     const struct suspension *s = NULL;
-    while ((s = suspend_next(p->guard->suspend, s)) != NULL) {
+    while ((s = suspend_next(g->suspend, s)) != NULL) {
         (void)send_suspension(p, GUARD_SUSPENDED, s->account, s->reason);
     }
+    (void)channel_send(p->channel, GUARD_TOLD_ALL, 0, (struct span){0}, -1);
 }
 
 /* The vault keeps the door; this is for the session that was let in just before. */
@@ -78,9 +79,8 @@ static void note_check(struct guard_process *g, uint64_t id, const struct guard_
     }
 }
 
-static int on_check(struct guard_peer *p, uint64_t id, struct span payload)
+static int on_check(struct guard_process *g, struct peer *p, uint64_t id, struct span payload)
 {
-    struct guard_process *g = p->guard;
     struct guard_check q;
     struct limits_answer a;
     if (guard_check_decode(payload, &q) < 0) {
@@ -100,90 +100,40 @@ static int on_check(struct guard_peer *p, uint64_t id, struct span payload)
     return channel_end(p->channel, &w) == -EMSGSIZE ? -1 : 0;
 }
 
-static int on_frame(void *arg, const struct frame *f, struct span payload, int fd)
+static int on_frame(struct peer *p, const struct frame *f, struct span payload)
 {
-    struct guard_peer *p = arg;
-    if (fd >= 0) {
-        (void)close(fd);
-    }
+    struct guard_process *g = p->all->arg;
     if (p->role != ROLE_SUBMIT) {
         return -1; /* the others only listen */
     }
     if (f->type == GUARD_CHECK) {
-        return on_check(p, f->id, payload);
+        return on_check(g, p, f->id, payload);
     }
     if (f->type == GUARD_REFUND && payload.len == 0) {
-        p->guard->figures.refunds += limits_refund(p->guard->limits, f->id, guard_moment(p->guard));
+        g->figures.refunds += limits_refund(g->limits, f->id, guard_moment(g));
         return 0;
     }
     return -1;
 }
 
-static void peer_free(struct guard_peer *p)
+static void on_gone(struct peer *p)
 {
-    struct guard_peer **at = &p->guard->peers;
-    while (*at != p) {
-        at = &(*at)->next;
+    struct guard_process *g = p->all->arg;
+    if (g->child->stopping && !peers_has(&g->peers, ROLE_SUBMIT)) {
+        child_exit(g->child, 0);
     }
-    *at = p->next;
-    channel_free(&p->channel);
-    free(p);
 }
 
-static bool has_submit(const struct guard_process *g)
-{
-    const struct guard_peer *p = g->peers;
-    while (p != NULL && p->role != ROLE_SUBMIT) {
-        p = p->next;
-    }
-    return p != NULL;
-}
-
-static void on_closed(void *arg, const char *why)
-{
-    struct guard_peer *p = arg;
-    struct guard_process *g = p->guard;
-    enum master_role role = p->role;
-    uint32_t instance = p->instance;
-    peer_free(p);
-    if (g->child->stopping) {
-        if (!has_submit(g)) {
-            child_exit(g->child, 0);
-        }
-        return;
-    }
-    log_warn("peer.lost", LF_STR("peer", master_role_name(role)), LF_UINT("instance", instance), LF_STR("reason", why));
-    child_peer_broken(g->child, role, instance);
-}
-
-static const struct channel_ops peer_ops = {.frame = on_frame, .closed = on_closed};
+static const struct peers_ops peers_ops = {.frame = on_frame, .gone = on_gone};
 
 static void on_peer(struct child *c, enum master_role role, uint32_t instance, int fd)
 {
     struct guard_process *g = c->arg;
-    for (struct guard_peer *old = g->peers; old != NULL; old = old->next) {
-        if (old->role == role && old->instance == instance) {
-            peer_free(old);
-            break;
-        }
-    }
-    struct guard_peer *p = calloc(1, sizeof(*p));
-    if (p == NULL) {
-        (void)close(fd);
-        return;
-    }
-    *p = (struct guard_peer){.guard = g, .role = role, .instance = instance};
-    p->channel = channel_new(c->loop, fd, &peer_ops, p);
-    if (p->channel == NULL) {
-        free(p);
-        return;
-    }
-    p->next = g->peers;
-    g->peers = p;
-    if (g->limits == NULL) {
+    struct peer *p = peers_take(&g->peers, c, role, instance, fd);
+    if (p != NULL && g->limits == NULL) {
         channel_read_pause(p->channel, true); /* until ready */
-    } else {
-        push_all(p);
+    } else if (p != NULL) {
+        push_all(g, p);
     }
 }
 
@@ -301,8 +251,8 @@ static int on_ready(struct child *c)
         g->control = control_new(c->loop, c->control_fd, guard_verbs, g);
         r = g->control != NULL ? 0 : -ENOMEM;
     }
-    for (struct guard_peer *p = g->peers; p != NULL && r == 0; p = p->next) {
-        push_all(p);
+    for (struct peer *p = g->peers.first; p != NULL && r == 0; p = p->next) {
+        push_all(g, p);
         channel_read_pause(p->channel, false);
     }
     return r;
@@ -318,7 +268,7 @@ static void on_grace(uv_timer_t *t)
 static void on_stop(struct child *c, uint32_t grace_ms)
 {
     struct guard_process *g = c->arg;
-    if (grace_ms == 0 || !has_submit(g)) {
+    if (grace_ms == 0 || !peers_has(&g->peers, ROLE_SUBMIT)) {
         child_exit(c, 0);
         return;
     }
@@ -361,7 +311,7 @@ static void on_status(struct child *c, struct buf *json)
 
 int guard_main(uint32_t instance)
 {
-    static struct guard_process g;
+    static struct guard_process g = {.peers = {.ops = &peers_ops, .size = sizeof(struct peer), .arg = &g}};
     static const struct child_ops ops = {.start = on_start,
                                          .ready = on_ready,
                                          .reload = on_reload,

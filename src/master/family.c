@@ -212,7 +212,8 @@ static int on_frame(void *arg, const struct frame *f, struct span payload, int f
         listen_if_ready(r->master);
         return 0;
     case CHILD_STATUS_REPLY:
-        master_status_reply(r->master, r, f->id, payload);
+    case CHILD_RELOADED:
+        question_answered(r->master, r, f->id, payload);
         return 0;
     case CHILD_PEER_BROKEN:
         return on_peer_broken(r, payload);
@@ -366,6 +367,7 @@ void family_reaped(struct master *m, pid_t pid, int wait_status)
         r->state = RELATIVE_DEAD;
         r->restarts += wanted ? 0 : 1;
         channel_free(&r->channel);
+        question_gone(m, r);
         if (m->stopping) {
             master_child_gone(m);
         } else if (young) {
@@ -436,15 +438,6 @@ void family_kill(struct master *m)
             log_warn("process.killed", LF_STR("role", master_role_name(m->family[i].role)),
                      LF_UINT("child", m->family[i].pid));
             (void)kill(m->family[i].pid, SIGKILL);
-        }
-    }
-}
-
-void family_status_ask(struct master *m, uint64_t id)
-{
-    for (size_t i = 0; i < m->family_count; i++) {
-        if (m->family[i].state == RELATIVE_READY && m->family[i].channel != NULL) {
-            (void)channel_send(m->family[i].channel, MASTER_STATUS, id, (struct span){0}, -1);
         }
     }
 }

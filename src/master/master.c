@@ -27,6 +27,7 @@
 #define TEXT_MAX        (8U * 1024U * 1024U)
 #define WATCH_MS        2000
 #define STATUS_LIMIT_MS 2000
+#define RELOAD_LIMIT_MS 10000
 
 /* Loading. */
 
@@ -190,8 +191,36 @@ static void warn_of_restart(const struct config *old, const struct config *fresh
     }
 }
 
-/* complaints: for whoever asked. */
-static int reload(struct master *m, struct config_complaints *complaints)
+/* Every child has swapped, or not: only now is the reload over. */
+static void reload_finish(struct question *q)
+{
+    const struct master *m = q->master;
+    struct buf late;
+    buf_init(&late, 4096);
+    for (size_t i = 0; i < m->family_count; i++) {
+        if (q->unanswered[i] || json_is_false(q->answers[i])) {
+            (void)buf_printf(&late, "%s%s %u", late.len > 0 ? ", " : "", master_role_name(m->family[i].role),
+                             m->family[i].instance);
+        }
+    }
+    if (late.len == 0) {
+        log_info("config.loaded", LF_STR("path", m->config_path));
+    } else {
+        log_error("config.kept", LF_SPAN("processes", buf_span(&late)));
+    }
+    if (q->request != NULL && late.len == 0) {
+        control_done(q->request, NULL);
+    } else if (q->request != NULL) {
+        control_fail(q->request, EX_UNAVAILABLE, "the new configuration is in force, but not in: %.*s (see the log)",
+                     (int)late.len, (const char *)late.data);
+    }
+    buf_fini(&late);
+    (void)sd_notify(0, "READY=1");
+}
+
+/* 0: begun, and rq (which may be NULL) is answered when it is over. -errno: nothing has changed; complaints are for
+ * whoever asked. */
+static int reload(struct master *m, struct config_complaints *complaints, struct control_request *rq)
 {
     struct config *fresh = NULL;
     struct buf text;
@@ -209,27 +238,20 @@ static int reload(struct master *m, struct config_complaints *complaints)
     }
     if (r == 0) {
         family_reload(m);
-        log_info("config.loaded", LF_STR("path", m->config_path));
-    } else {
+        r = question_ask(m, rq, MASTER_RELOADED, RELOAD_LIMIT_MS, reload_finish);
+    }
+    if (r < 0) {
         struct buf words;
         buf_init(&words, 65536);
         (void)config_complaints_format(complaints, &words);
         log_error("config.refused", LF_STR("path", m->config_path), LF_SPAN("what", buf_span(&words)));
         buf_fini(&words);
+        (void)sd_notify(0, "READY=1");
     }
-    (void)sd_notify(0, "READY=1");
     return r;
 }
 
 /* Status. */
-
-struct status_question {
-    struct control_request *request;
-    uint64_t id;
-    json_t *figures[FAMILY_MAX];
-    size_t waiting;
-    uv_timer_t limit;
-};
 
 static const char *const state_names[] = {[RELATIVE_DEAD] = "dead",
                                           [RELATIVE_STARTING] = "starting",
@@ -242,14 +264,9 @@ static bool serving(const struct relative *r)
     return r->role != ROLE_SUBMIT || r->state != RELATIVE_READY || r->listening;
 }
 
-static void question_closed(uv_handle_t *h)
+static void status_finish(struct question *q)
 {
-    free(h->data);
-}
-
-static void status_finish(struct master *m)
-{
-    struct status_question *q = m->question;
+    const struct master *m = q->master;
     json_t *processes = json_array();
     for (size_t i = 0; i < m->family_count; i++) {
         const struct relative *r = &m->family[i];
@@ -257,7 +274,8 @@ static void status_finish(struct master *m)
                                 (int)r->instance, "pid", (int)r->pid, "state",
                                 state_names[serving(r) ? r->state : RELATIVE_STARTING], "restarts", (int)r->restarts,
                                 "uptime_s", (json_int_t)(r->pid != 0 ? (clock_mono_ms() - r->started_ms) / 1000 : 0));
-        (void)json_object_set_new(one, "figures", q->figures[i] != NULL ? q->figures[i] : json_object());
+        json_t *figures = json_is_object(q->answers[i]) ? json_incref(q->answers[i]) : json_object();
+        (void)json_object_set_new(one, "figures", figures);
         (void)json_array_append_new(processes, one);
     }
     json_t *listeners = json_array();
@@ -268,59 +286,21 @@ static void status_finish(struct master *m)
                             (json_int_t)((clock_mono_ms() - m->started_ms) / 1000), "config", m->config_path, "listen",
                             listeners, "processes", processes);
     control_done(q->request, all);
-    m->question = NULL;
-    uv_close((uv_handle_t *)&q->limit, question_closed);
-}
-
-static void on_status_limit(uv_timer_t *t)
-{
-    (void)t;
-    struct master *m = t->loop->data;
-    status_finish(m);
-}
-
-void master_status_reply(struct master *m, struct relative *r, uint64_t id, struct span text)
-{
-    struct status_question *q = m->question;
-    size_t at = (size_t)(r - m->family);
-    if (q == NULL || q->id != id || q->figures[at] != NULL) {
-        return;
-    }
-    q->figures[at] = json_loadb((const char *)text.ptr, text.len, 0, NULL);
-    if (--q->waiting == 0) {
-        status_finish(m);
-    }
 }
 
 static void verb_status(void *arg, struct control_request *rq, const json_t *request)
 {
-    struct master *m = arg;
     (void)request;
-    static uint64_t last;
-    struct status_question *q = m->question == NULL ? calloc(1, sizeof(*q)) : NULL;
-    if (q == NULL) {
-        control_fail(rq, EX_TEMPFAIL, "another status is being made; try again");
-        return;
+    if (question_ask(arg, rq, MASTER_STATUS, STATUS_LIMIT_MS, status_finish) < 0) {
+        control_fail(rq, EX_OSERR, "out of memory");
     }
-    q->request = rq;
-    q->id = ++last;
-    (void)uv_timer_init(&m->loop, &q->limit);
-    q->limit.data = q;
-    m->question = q;
-    for (size_t i = 0; i < m->family_count; i++) {
-        q->waiting += m->family[i].state == RELATIVE_READY && m->family[i].channel != NULL ? 1 : 0;
-    }
-    family_status_ask(m, q->id);
-    (void)uv_timer_start(&q->limit, on_status_limit, q->waiting > 0 ? STATUS_LIMIT_MS : 0, 0);
 }
 
 static void verb_reload(void *arg, struct control_request *rq, const json_t *request)
 {
     struct config_complaints complaints = {0};
     (void)request;
-    if (reload(arg, &complaints) == 0) {
-        control_done(rq, NULL);
-    } else {
+    if (reload(arg, &complaints, rq) < 0) {
         struct buf words;
         buf_init(&words, 65536);
         (void)config_complaints_format(&complaints, &words);
@@ -337,18 +317,10 @@ static void verb_stop(void *arg, struct control_request *rq, const json_t *reque
     master_stop(arg, false);
 }
 
-static bool new_program_is_good(const struct master *m);
-
 static void verb_upgrade(void *arg, struct control_request *rq, const json_t *request)
 {
-    const struct master *m = arg;
     (void)request;
-    if (!new_program_is_good(m)) {
-        control_fail(rq, EX_CONFIG, "%s does not start with %s; nothing was changed", m->exe_path, m->config_path);
-        return;
-    }
-    control_done(rq, NULL);
-    master_stop(arg, true);
+    upgrade_begin(arg, rq);
 }
 
 static const struct control_verb verbs[] = {
@@ -405,38 +377,6 @@ void master_child_gone(struct master *m)
     }
 }
 
-/* The program at our path must read our configuration, or the upgrade does not begin. */
-static bool new_program_is_good(const struct master *m)
-{
-    log_flush();
-    pid_t pid = fork();
-    if (pid == 0) {
-        (void)execl(m->exe_path, "kidoband", "--check", "-c", m->config_path, (char *)NULL);
-        _exit(126);
-    }
-    int status = 1;
-    bool good = pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
-    if (!good) {
-        log_error("upgrade.refused", LF_STR("path", m->exe_path));
-    }
-    return good;
-}
-
-static int become_new_program(struct master *m)
-{
-    if (ground_hand_over(m->listeners, m->listeners_count) < 0) {
-        log_error("upgrade.refused", LF_STR("path", m->exe_path));
-    }
-    log_flush();
-    sigset_t none;
-    (void)sigemptyset(&none);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
-    (void)execv(m->exe_path, m->argv);
-    log_error("upgrade.failed", LF_STR("path", m->exe_path), LF_ERR(errno));
-    log_flush();
-    return EX_OSERR;
-}
-
 /* The loop. */
 
 void family_ready(struct master *m, struct relative *r)
@@ -458,17 +398,17 @@ static void on_signal(uv_signal_t *h, int number)
     switch (number) {
     case SIGCHLD:
         while ((pid = waitpid(-1, &wait_status, WNOHANG)) > 0) {
-            family_reaped(m, pid, wait_status);
+            if (!upgrade_reaped(m, pid, wait_status)) {
+                family_reaped(m, pid, wait_status);
+            }
         }
         break;
     case SIGHUP:
-        (void)reload(m, &complaints);
+        (void)reload(m, &complaints, NULL);
         config_complaints_fini(&complaints);
         break;
     case SIGUSR2:
-        if (!m->stopping && new_program_is_good(m)) {
-            master_stop(m, true);
-        }
+        upgrade_begin(m, NULL);
         break;
     default:
         master_stop(m, false);
@@ -490,7 +430,7 @@ static void on_watch(uv_timer_t *t)
                        &m->materials[i].seen); /* a bad file is told once, not every two seconds */
         }
         log_info("tls.changed", LF_STR("what", "a certificate, key or CA file changed"));
-        (void)reload(m, &complaints);
+        (void)reload(m, &complaints, NULL);
         config_complaints_fini(&complaints);
     }
 }
@@ -516,6 +456,7 @@ static void loop_prepare(struct master *m)
     m->watch.data = m;
     (void)uv_timer_start(&m->watch, on_watch, WATCH_MS, WATCH_MS);
     (void)uv_timer_init(&m->loop, &m->stop_timer);
+    (void)uv_timer_init(&m->loop, &m->upgrade_limit);
 }
 
 static void raise_limits(void)
@@ -605,7 +546,7 @@ int master_run(const char *config_path, char **argv)
     family_start(m);
     (void)uv_run(&m->loop, UV_RUN_DEFAULT);
     if (m->upgrading) {
-        return become_new_program(m);
+        return upgrade_become(m);
     }
     log_info("master.stopped", LF_UINT("pid", getpid()));
     log_flush();

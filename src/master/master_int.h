@@ -1,7 +1,7 @@
 /*
  * master_int.h: the inside of the master. main.c reads the command line; master.c lives through signals, reload, stop
- * and upgrade; family.c makes the children and ties them together; ground.c makes what they stand on: sockets,
- * directories, files.
+ * and status; upgrade.c gives way to a new program; family.c makes the children and ties them together; question.c asks
+ * them all something; ground.c makes what they stand on: sockets, directories, files.
  */
 #ifndef KIDOBAN_MASTER_INT_H
 #define KIDOBAN_MASTER_INT_H
@@ -56,6 +56,19 @@ struct ground_listener {
     int fd;
 };
 
+/* Asked of all children. */
+struct question {
+    struct master *master;
+    struct control_request *request; /* whose, or NULL */
+    uint64_t id;
+    bool unanswered[FAMILY_MAX];
+    size_t waiting;
+    json_t *answers[FAMILY_MAX]; /* NULL: none */
+    void (*finish)(struct question *q);
+    struct question *next;
+    uv_timer_t limit;
+};
+
 struct master {
     uv_loop_t loop;
     const char *config_path;
@@ -85,7 +98,10 @@ struct master {
     uv_signal_t signals[8];
     uv_prepare_t log_flush;
     uv_timer_t watch, stop_timer;
-    struct status_question *question;
+    struct question *questions;
+    pid_t upgrade_check; /* the new program reads the configuration, or 0 */
+    struct control_request *upgrade_request;
+    uv_timer_t upgrade_limit;
 };
 
 /* ground.c. Each returns 0, or -errno after logging why. */
@@ -111,13 +127,24 @@ size_t family_stop(struct master *m, enum master_role role, uint32_t grace_ms);
 size_t family_alive(const struct master *m, enum master_role role);
 void family_kill(struct master *m);
 void family_ready(struct master *m, struct relative *r);
-void family_status_ask(struct master *m, uint64_t id);
+
+/* question.c */
+/* Sends a frame of that type to all; finish is called once, when the last has answered or at the limit, and is followed
+ * by the question's end. 0 or -ENOMEM. */
+int question_ask(struct master *m, struct control_request *rq, enum master_type type, uint32_t limit_ms,
+                 void (*finish)(struct question *q));
+void question_answered(struct master *m, const struct relative *r, uint64_t id, struct span json);
+void question_gone(struct master *m, const struct relative *r); /* it died */
+
+/* upgrade.c */
+void upgrade_begin(struct master *m, struct control_request *rq);  /* rq: answered later; may be NULL */
+bool upgrade_reaped(struct master *m, pid_t pid, int wait_status); /* was it ours? */
+int upgrade_become(const struct master *m);                        /* returns only when it fails: the exit status */
 
 /* master.c */
 int master_run(const char *config_path, char **argv);
 int master_check(const char *config_path); /* 0 good, 1 not: complaints are on standard error */
 void master_stop(struct master *m, bool upgrade);
 void master_child_gone(struct master *m);
-void master_status_reply(struct master *m, struct relative *r, uint64_t id, struct span json);
 
 #endif

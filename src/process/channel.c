@@ -16,6 +16,7 @@
 #define READ_ROOM    (256U * 1024U)
 #define READ_FDS_MAX 64
 #define SEND_FDS_MAX 1024
+#define SECRET_ROOM  (64U * 1024U)
 
 struct out_fd {
     uint64_t position; /* octets sent before the frame that carries it */
@@ -37,7 +38,7 @@ struct channel {
     size_t in_fds_count;
     size_t frame_start; /* channel_begin: where in out the open frame's header stands */
     const char *broken; /* why; closed() is still to be called */
-    bool paused, freed, in_callback;
+    bool paused, freed, secret;
     int handles; /* uv handles still closing */
 };
 
@@ -60,7 +61,7 @@ static void handle_closed(uv_handle_t *h)
     if (--ch->handles == 0) {
         drop_fds(ch);
         buf_fini(&ch->in);
-        buf_fini(&ch->out);
+        (ch->secret ? buf_wipe : buf_fini)(&ch->out);
         (void)close(ch->fd);
         free(ch);
     }
@@ -142,6 +143,9 @@ static int flush_now(struct channel *ch)
             return errno;
         }
         ch->sent += (uint64_t)n;
+        if (ch->secret) {
+            explicit_bzero(ch->out.data, (size_t)n);
+        }
         buf_consume(&ch->out, (size_t)n);
     }
     return 0;
@@ -377,6 +381,14 @@ int channel_send(struct channel *ch, uint16_t type, uint64_t id, struct span pay
         (void)close(copy);
     }
     return r;
+}
+
+void channel_keep_secret(struct channel *ch)
+{
+    uint8_t *room;
+    ch->secret = true;
+    (void)buf_reserve(&ch->out, SECRET_ROOM,
+                      &room); /* it does not move, and leave a copy behind, before that is full */
 }
 
 size_t channel_pending(const struct channel *ch)

@@ -42,6 +42,9 @@ int channel_send(struct channel *ch, uint16_t type, uint64_t id, struct span pay
 struct wire_writer channel_begin(struct channel *ch, uint16_t type, uint64_t id);
 int channel_end(struct channel *ch, struct wire_writer *w); /* 0, or the writer's error: nothing is sent then */
 
+/* From now on octets that were sent are wiped at once: passwords go over this channel. */
+void channel_keep_secret(struct channel *ch);
+
 size_t channel_pending(const struct channel *ch); /* octets not yet taken by the kernel */
 void channel_flush(struct channel *ch);           /* try to write now */
 void channel_read_pause(struct channel *ch, bool paused);

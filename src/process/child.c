@@ -33,6 +33,7 @@ struct child_frame {
     uv_prepare_t log_flush;
     uv_signal_t ignore_term, ignore_int;
     bool started;
+    bool refused; /* the last configuration */
     int status;
 };
 
@@ -175,7 +176,8 @@ static int on_config_done(struct child_frame *f)
     f->next = NULL;
     int r = f->ops->reload != NULL ? f->ops->reload(c, f->tls, f->tls_count) : 0;
     tls_clear(f);
-    if (r < 0) {
+    f->refused = r < 0;
+    if (f->refused) {
         log_error("config.refused", LF_STR("what", "this process keeps the old configuration"), LF_ERR(r));
         config_ref_drop(&c->config);
         c->config = old;
@@ -279,7 +281,10 @@ static int on_frame_kept(struct child_frame *f, const struct frame *fr, struct s
         return on_stop(f, payload);
     case MASTER_STATUS:
         return on_status(f, fr->id);
+    case MASTER_RELOADED:
+        return channel_send(f->master, CHILD_RELOADED, fr->id, f->refused ? SPAN_LIT("false") : SPAN_LIT("true"), -1);
     case CHILD_READY:
+    case CHILD_RELOADED:
     case CHILD_STATUS_REPLY:
     case CHILD_PEER_BROKEN:
         break;
@@ -326,12 +331,14 @@ void child_exit(struct child *c, int status)
     uv_stop(c->loop);
 }
 
-void child_peer_broken(struct child *c, enum master_role role, uint32_t instance)
+void child_peer_broken(struct child *c, enum master_role role, uint32_t instance, const char *why)
 {
     struct child_frame *f = (struct child_frame *)c;
     if (c->stopping || f->master == NULL || instance >= INSTANCES_MAX) {
         return;
     }
+    /* No warning: at an end the others go first. The master warns when both of them live. */
+    log_info("peer.lost", LF_STR("peer", master_role_name(role)), LF_UINT("instance", instance), LF_STR("reason", why));
     struct wire_writer w = channel_begin(f->master, CHILD_PEER_BROKEN, 0);
     wire_put_u8(&w, (uint8_t)role);
     wire_put_u32(&w, instance);

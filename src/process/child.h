@@ -62,8 +62,8 @@ struct child_ops {
 /* Never returns before the process should end; the exit status. Descriptor 3 is the master. */
 int child_run(enum master_role role, uint32_t instance, const struct child_ops *ops, void *arg);
 void child_exit(struct child *c, int status);
-/* Tell the master that the channel to that peer is broken; it sends a new one. */
-void child_peer_broken(struct child *c, enum master_role role, uint32_t instance);
+/* Tell the master that the channel to that peer is broken, and the log why; it sends a new one. Not while stopping. */
+void child_peer_broken(struct child *c, enum master_role role, uint32_t instance, const char *why);
 
 /* The mains of the processes: each folder has one. */
 int submit_main(uint32_t instance);

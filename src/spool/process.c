@@ -16,7 +16,6 @@
 
 #define INSTANCES_MAX   64
 #define ROUTE_GRACE_MS  10000U /* a deliver process that died may come back before its domains go to another */
-#define GUARD_SETTLE_MS 5000U  /* after which the guard has told all suspensions */
 #define STOP_POLL_MS    50U
 #define STOP_RESERVE_MS 500U /* of the grace, for the last batch */
 
@@ -43,7 +42,7 @@ struct process {
     struct spool *sp;
     struct control *control;
     uv_async_t wake;
-    uv_timer_t timer, guard_timer, stop_timer;
+    uv_timer_t timer, stop_timer;
     uv_check_t check;
     struct peer submit[INSTANCES_MAX], deliver[INSTANCES_MAX], guard;
     bool paused;
@@ -56,8 +55,6 @@ static uint64_t ticket_of(const struct peer *peer)
 {
     return (uint64_t)peer->generation << 32 | peer->instance;
 }
-
-static void peer_fail(struct peer *peer);
 
 /* --- submit --- */
 
@@ -315,6 +312,10 @@ static int on_guard_frame(void *arg, const struct frame *f, struct span payload,
         (void)close(fd);
         return -1;
     }
+    if (f->type == GUARD_TOLD_ALL) {
+        spool_suspensions_settle(peer->p->sp);
+        return payload.len == 0 ? 0 : -1;
+    }
     if (guard_suspension_decode(payload, &s) < 0) {
         return -1;
     }
@@ -326,14 +327,6 @@ static int on_guard_frame(void *arg, const struct frame *f, struct span payload,
         return -1;
     }
     return 0;
-}
-
-static void on_guard_told(uv_timer_t *t)
-{
-    struct process *p = t->data;
-    if (p->guard.ch != NULL) {
-        spool_suspensions_settle(p->sp);
-    }
 }
 
 /* --- channels --- */
@@ -357,14 +350,8 @@ static void peer_drop(struct peer *peer)
 static void on_closed(void *arg, const char *why)
 {
     struct peer *peer = arg;
-    log_debug("spool.peer.gone", LF_STR("peer", master_role_name(peer->role)), LF_STR("what", why));
-    peer_fail(peer);
-}
-
-static void peer_fail(struct peer *peer)
-{
     peer_drop(peer);
-    child_peer_broken(peer->p->child, peer->role, peer->instance);
+    child_peer_broken(peer->p->child, peer->role, peer->instance, why);
 }
 
 static const struct channel_ops submit_ops = {.frame = on_submit_frame, .closed = on_closed};
@@ -393,7 +380,6 @@ static void peer_opened(struct process *p, struct peer *peer)
         shards_route(p);
     } else {
         spool_suspensions_begin(p->sp);
-        (void)uv_timer_start(&p->guard_timer, on_guard_told, GUARD_SETTLE_MS, 0);
     }
 }
 
@@ -489,12 +475,11 @@ static int op_start(struct child *c)
 {
     struct process *p = c->arg;
     p->child = c;
-    p->wake.data = p->timer.data = p->guard_timer.data = p->stop_timer.data = p->check.data = p;
+    p->wake.data = p->timer.data = p->stop_timer.data = p->check.data = p;
     if (uv_async_init(c->loop, &p->wake, on_async) != 0) {
         return -ENOMEM;
     }
     (void)uv_timer_init(c->loop, &p->timer);
-    (void)uv_timer_init(c->loop, &p->guard_timer);
     (void)uv_timer_init(c->loop, &p->stop_timer);
     (void)uv_check_init(c->loop, &p->check);
     return 0;

@@ -150,9 +150,8 @@ static void vault_gone(struct submit *sb)
 static void on_vault_closed(void *arg, const char *why)
 {
     struct submit *sb = arg;
-    log_warn("peer.lost", LF_STR("peer", "vault"), LF_STR("reason", why));
     vault_gone(sb);
-    child_peer_broken(sb->child, ROLE_VAULT, 0);
+    child_peer_broken(sb->child, ROLE_VAULT, 0, why);
 }
 
 /* The guard. */
@@ -179,6 +178,7 @@ static int on_guard_frame(void *arg, const struct frame *f, struct span payload,
         cut_account(sb, suspension.account, "This account is suspended", "account suspended");
         return 0;
     case GUARD_RESUMED:
+    case GUARD_TOLD_ALL:
         return 0; /* the vault keeps the door */
     default:
         return -1;
@@ -194,9 +194,8 @@ static void guard_gone(struct submit *sb)
 static void on_guard_closed(void *arg, const char *why)
 {
     struct submit *sb = arg;
-    log_warn("peer.lost", LF_STR("peer", "guard"), LF_STR("reason", why));
     guard_gone(sb);
-    child_peer_broken(sb->child, ROLE_GUARD, 0);
+    child_peer_broken(sb->child, ROLE_GUARD, 0, why);
 }
 
 /* The spool. */
@@ -249,9 +248,8 @@ static void spool_gone(struct submit *sb)
 static void on_spool_closed(void *arg, const char *why)
 {
     struct submit *sb = arg;
-    log_warn("peer.lost", LF_STR("peer", "spool"), LF_STR("reason", why));
     spool_gone(sb);
-    child_peer_broken(sb->child, ROLE_SPOOL, 0);
+    child_peer_broken(sb->child, ROLE_SPOOL, 0, why);
 }
 
 static void on_spool_drained(void *arg)
@@ -274,6 +272,9 @@ static void on_peer(struct child *c, enum master_role role, uint32_t instance, i
             vault_gone(sb);
         }
         sb->vault = channel_new(c->loop, fd, &vault_ops, sb);
+        if (sb->vault != NULL) {
+            channel_keep_secret(sb->vault);
+        }
         break;
     case ROLE_GUARD:
         if (sb->guard != NULL) {

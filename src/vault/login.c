@@ -82,9 +82,9 @@ static void login_free(struct login *l)
 
 static void send_verdict(struct vault_peer *p, uint64_t question, const struct vault_verdict *m)
 {
-    struct wire_writer w = channel_begin(p->channel, VAULT_VERDICT, question);
+    struct wire_writer w = channel_begin(p->peer.channel, VAULT_VERDICT, question);
     vault_verdict_encode(&w, m);
-    (void)channel_end(p->channel, &w);
+    (void)channel_end(p->peer.channel, &w);
 }
 
 static void send_status(struct vault_peer *p, uint64_t question, uint8_t status)
@@ -584,9 +584,9 @@ int login_salt(struct vault_peer *p, uint64_t question, struct span payload)
     if (answer_salt.status != VAULT_OK) {
         unavailable(v, m.session, &m.peer, "the store does not answer");
     }
-    struct wire_writer w = channel_begin(p->channel, VAULT_SALT, question);
+    struct wire_writer w = channel_begin(p->peer.channel, VAULT_SALT, question);
     vault_salt_encode(&w, &answer_salt);
-    (void)channel_end(p->channel, &w);
+    (void)channel_end(p->peer.channel, &w);
     account_drop(&a);
     return 0;
 }

@@ -14,7 +14,6 @@
 #include "wire/guard.h"
 
 #define USED_EVERY_MS 30000
-#define RETELL_MS     5000
 
 static int on_submit_frame(struct vault_peer *p, const struct frame *f, struct span payload)
 {
@@ -41,6 +40,10 @@ static int on_submit_frame(struct vault_peer *p, const struct frame *f, struct s
 static int on_guard_frame(struct vault_peer *p, const struct frame *f, struct span payload)
 {
     struct guard_suspension m;
+    if (f->type == GUARD_TOLD_ALL) {
+        suspended_retell_end(p->vault);
+        return payload.len == 0 ? 0 : -1;
+    }
     if ((f->type != GUARD_SUSPENDED && f->type != GUARD_RESUMED) || guard_suspension_decode(payload, &m) < 0) {
         return -1;
     }
@@ -52,36 +55,12 @@ static int on_guard_frame(struct vault_peer *p, const struct frame *f, struct sp
     return 0;
 }
 
-static int on_frame(void *arg, const struct frame *f, struct span payload, int fd)
+static int on_frame(struct peer *p, const struct frame *f, struct span payload)
 {
-    struct vault_peer *p = arg;
-    if (fd >= 0) {
-        (void)close(fd);
-    }
-    return p->role == ROLE_SUBMIT  ? on_submit_frame(p, f, payload)
-           : p->role == ROLE_GUARD ? on_guard_frame(p, f, payload)
+    struct vault_peer *vp = (struct vault_peer *)p;
+    return p->role == ROLE_SUBMIT  ? on_submit_frame(vp, f, payload)
+           : p->role == ROLE_GUARD ? on_guard_frame(vp, f, payload)
                                    : -1;
-}
-
-static void peer_free(struct vault_peer *p)
-{
-    struct vault_peer **at = &p->vault->peers;
-    while (*at != p) {
-        at = &(*at)->next;
-    }
-    *at = p->next;
-    login_forget_peer(p);
-    channel_free(&p->channel);
-    free(p);
-}
-
-static bool has_submit(const struct vault *v)
-{
-    const struct vault_peer *p = v->peers;
-    while (p != NULL && p->role != ROLE_SUBMIT) {
-        p = p->next;
-    }
-    return p != NULL;
 }
 
 /* The threads end before the loop does: they wake it. */
@@ -92,56 +71,28 @@ static void leave(struct vault *v)
     child_exit(v->child, 0);
 }
 
-static void on_closed(void *arg, const char *why)
+static void on_gone(struct peer *p)
 {
-    struct vault_peer *p = arg;
-    struct vault *v = p->vault;
-    enum master_role role = p->role;
-    uint32_t instance = p->instance;
-    peer_free(p);
-    if (v->child->stopping) {
-        if (!has_submit(v)) {
-            leave(v);
-        }
-        return;
+    struct vault *v = p->all->arg;
+    login_forget_peer((struct vault_peer *)p);
+    if (v->child->stopping && !peers_has(&v->peers, ROLE_SUBMIT)) {
+        leave(v);
     }
-    log_warn("peer.lost", LF_STR("peer", master_role_name(role)), LF_UINT("instance", instance), LF_STR("reason", why));
-    child_peer_broken(v->child, role, instance);
 }
 
-static const struct channel_ops peer_ops = {.frame = on_frame, .closed = on_closed};
-
-static void on_sweep(uv_timer_t *t)
-{
-    suspended_retell_end(t->data);
-}
+static const struct peers_ops peers_ops = {.frame = on_frame, .gone = on_gone};
 
 static void on_peer(struct child *c, enum master_role role, uint32_t instance, int fd)
 {
     struct vault *v = c->arg;
-    for (struct vault_peer *old = v->peers; old != NULL; old = old->next) {
-        if (old->role == role && old->instance == instance) {
-            peer_free(old);
-            break;
-        }
-    }
-    struct vault_peer *p = calloc(1, sizeof(*p));
+    struct vault_peer *p = (struct vault_peer *)peers_take(&v->peers, c, role, instance, fd);
     if (p == NULL) {
-        (void)close(fd);
         return;
     }
-    *p = (struct vault_peer){.vault = v, .role = role, .instance = instance};
-    p->channel = channel_new(c->loop, fd, &peer_ops, p);
-    if (p->channel == NULL) {
-        free(p);
-        return;
-    }
-    p->next = v->peers;
-    v->peers = p;
-    channel_read_pause(p->channel, !v->ready);
-    if (role == ROLE_GUARD && v->ready) {
+    p->vault = v;
+    channel_read_pause(p->peer.channel, !v->ready);
+    if (role == ROLE_GUARD) {
         suspended_retell_begin(v);
-        (void)uv_timer_start(&v->sweep, on_sweep, RETELL_MS, 0);
     }
 }
 
@@ -149,7 +100,7 @@ void vault_account_changed(struct vault *v, int64_t id, const char *name)
 {
     v->generation++;
     cache_forget(v->cache, id);
-    for (struct vault_peer *p = v->peers; p != NULL; p = p->next) {
+    for (struct peer *p = v->peers.first; p != NULL; p = p->next) {
         if (p->role == ROLE_SUBMIT) {
             struct wire_writer w = channel_begin(p->channel, VAULT_ACCOUNT_CHANGED, 0);
             wire_put_bytes(&w, span_str(name));
@@ -189,10 +140,9 @@ static int on_start(struct child *c)
     if (c->directory_fd < 0 || fchdir(c->directory_fd) != 0) {
         return c->directory_fd < 0 ? -EBADF : -errno;
     }
-    v->used_timer.data = v->sweep.data = v->grace.data = v->reap.data = v;
+    v->used_timer.data = v->grace.data = v->reap.data = v;
     (void)uv_async_init(c->loop, &v->reap, on_reap);
     (void)uv_timer_init(c->loop, &v->used_timer);
-    (void)uv_timer_init(c->loop, &v->sweep);
     (void)uv_timer_init(c->loop, &v->grace);
     return 0;
 }
@@ -264,7 +214,7 @@ static int on_ready(struct child *c)
     }
     v->ready = true;
     (void)uv_timer_start(&v->used_timer, on_used, USED_EVERY_MS, USED_EVERY_MS);
-    for (struct vault_peer *p = v->peers; p != NULL; p = p->next) {
+    for (struct peer *p = v->peers.first; p != NULL; p = p->next) {
         channel_read_pause(p->channel, false);
     }
     return 0;
@@ -279,7 +229,7 @@ static void on_grace(uv_timer_t *t)
 static void on_stop(struct child *c, uint32_t grace_ms)
 {
     struct vault *v = c->arg;
-    if (grace_ms == 0 || !has_submit(v)) {
+    if (grace_ms == 0 || !peers_has(&v->peers, ROLE_SUBMIT)) {
         leave(v);
         return;
     }
@@ -321,7 +271,7 @@ static void on_status(struct child *c, struct buf *json)
 
 int vault_main(uint32_t instance)
 {
-    static struct vault v;
+    static struct vault v = {.peers = {.ops = &peers_ops, .size = sizeof(struct vault_peer), .arg = &v}};
     static const struct child_ops ops = {.start = on_start,
                                          .ready = on_ready,
                                          .reload = on_reload,

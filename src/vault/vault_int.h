@@ -4,6 +4,7 @@
 
 #include "process/child.h"
 #include "process/control.h"
+#include "process/peers.h"
 #include "vault/cache.h"
 #include "vault/guess.h"
 #include "vault/pool.h"
@@ -28,12 +29,9 @@ struct slowed;
 struct used;
 
 struct vault_peer {
+    struct peer peer;
     struct vault *vault;
-    enum master_role role;
-    uint32_t instance;
-    struct channel *channel;
     struct login *logins; /* by question; submit only */
-    struct vault_peer *next;
 };
 
 struct vault {
@@ -43,9 +41,9 @@ struct vault {
     struct guess *guess;
     struct pool *pool;
     uv_async_t reap;
-    uv_timer_t grace, used_timer, sweep;
+    uv_timer_t grace, used_timer;
     struct control *control;
-    struct vault_peer *peers;
+    struct peers peers;
     struct suspended *suspended; /* what the guard told */
     struct slowed *slowed;       /* networks with logins under way */
     struct used *used;           /* last uses not yet stored */

@@ -14,6 +14,7 @@ enum guard_type {
     GUARD_REFUND,    /* no payload: the message of that id did not come to be; no answer */
     GUARD_SUSPENDED, /* guard -> peers: struct guard_suspension; all of them again when a channel opens */
     GUARD_RESUMED,   /* guard -> peers: struct guard_suspension, words empty */
+    GUARD_TOLD_ALL,  /* guard -> peers, no payload: that was all of them; who was not told may send */
 };
 
 #define GUARD_NAME_MAX 255

@@ -19,7 +19,7 @@ enum master_type {
     MASTER_PEER,  /* a socket pair end; payload: u8 role, u32 instance of the peer, u32 epoch of the pair. Replaces an
                      older one */
     MASTER_START, /* everything for the first start was sent: drop rights, begin */
-    MASTER_CONFIG_DONE, /* end of a reload: swap now */
+    MASTER_CONFIG_DONE, /* all of the new configuration was sent: swap now. Listeners follow */
     MASTER_STOP,        /* payload: u32 grace in ms. Take nothing new, finish, exit 0 */
     MASTER_SHARED,      /* submit: memfd of MASTER_SHARED_SIZE octets that all submits map; random seeds, then zeros */
     MASTER_STATUS,      /* answered by MASTER_STATUS_REPLY with the same id */
@@ -28,6 +28,8 @@ enum master_type {
     CHILD_PEER_BROKEN, /* child -> master: u8 role, u32 instance, u32 epoch: that channel closed or spoke nonsense; make
                         * a new pair
                         */
+    MASTER_RELOADED,   /* after CONFIG_DONE and the listeners: has it swapped? Answered with the same id */
+    CHILD_RELOADED,    /* JSON true, or false: it keeps the old one */
 };
 
 #define LISTENER_CONTROL   UINT32_MAX

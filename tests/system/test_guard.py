@@ -66,6 +66,9 @@ def test_suspend_and_resume(house):
     eventually(lambda: house.events(event="message.deferred", id=waiting), 20, "the deferral")
     open_sessions = [house.connect(user="mallory") for _ in range(4)]
     stranger = house.connect(login=False)
+    mistyped = house.run("account", "suspend", "malory", "--reason", "phished on Monday", check=False)
+    assert mistyped.returncode != 0 and "malory" in mistyped.stderr
+    assert not house.events(event="account.suspended", account="malory")
     house.run("account", "suspend", "mallory", "--reason", "phished on Monday")
     end = time.monotonic() + 1
     for client in open_sessions:
@@ -123,7 +126,7 @@ def test_limit_is_exact_over_workers_and_across_a_kill(world, house):
     assert len(refused) == 20
     for code, words in refused:
         assert code == 450 and words.startswith("4.7.1 ")
-        assert "limit of 20 recipients an hour" in words and "free again at" in words
+        assert 'Limit "hourly" is reached: ' in words and "20 recipients an hour" in words and "free again at" in words
     world.post.wait("limit-bulk-", 20)
     used = {e["process"] + str(e["pid"]) for e in house.events(event="session.closed", account="bulk")}
     assert len(used) == 2, "both workers took part"

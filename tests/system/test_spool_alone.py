@@ -26,7 +26,7 @@ CONFIG, TLS, EVENT_FILE, DIRECTORY, LISTENER, PEER, START, CONFIG_DONE, STOP, SH
 PUT, BEGIN, CHUNK, COMMIT, ABORT, STORED, REFUSED, STATE = range(1, 9)
 FILE, FORGET, JOB, OUTCOME = range(1, 5)
 DELIVERED, TEMPORARY, PERMANENT, DAMAGED = range(1, 5)
-SUSPENDED, RESUMED = 4, 5
+SUSPENDED, RESUMED, TOLD_ALL = 4, 5, 6
 SUBMIT, VAULT, GUARD, SPOOL, DELIVER = range(1, 6)
 
 YAML = """
@@ -298,6 +298,26 @@ def test_suspension_holds(spool):
     assert spool.ask(verb="queue.list")[0]["state"] == "suspended"
     guard.send(RESUMED, 0, octets("alice") + octets(""))
     assert deliver.job()[0] == 1
+
+
+def test_suspension_that_is_not_told_again_ends(spool):
+    guard = spool.peer(GUARD)
+    for account in ("alice", "bob"):
+        guard.send(SUSPENDED, 0, octets(account) + octets("spam"))
+    guard.send(TOLD_ALL, 0, b"")
+    wait_for(lambda: spool.event_names().count("spool.account.held") == 2, "the suspensions")
+    spool.put(1, b"hers")
+    spool.put(2, b"his", account="bob")
+    spool.submit.expect(STORED)
+    spool.submit.expect(STORED)
+    guard = spool.peer(GUARD)  # back after a crash, in which alice was resumed
+    guard.send(SUSPENDED, 0, octets("bob") + octets("spam"))
+    guard.send(TOLD_ALL, 0, b"")
+    deliver = Deliver(spool)
+    assert deliver.job()[0] == 1
+    deliver.outcome(1, DELIVERED)
+    [row] = [r for r in spool.ask(verb="queue.list") if r.get("state")]
+    assert row["state"] == "suspended" and row["account"] == "bob"
 
 
 def test_control(spool):
