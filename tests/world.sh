@@ -19,8 +19,10 @@ inside() {
     sed -i '/^kidoban/d' "$dir/passwd" "$dir/group"
     echo 'kidoban:x:64010:' >>"$dir/group"
     id=64011
+    # As packaging/kidoban.sysusers: a group each, and none is in the group that may use the control sockets.
     for role in submit vault guard spool deliver; do
-        echo "kidoban-$role:x:$id:64010::/nonexistent:/usr/sbin/nologin" >>"$dir/passwd"
+        echo "kidoban-$role:x:$id:" >>"$dir/group"
+        echo "kidoban-$role:x:$id:$id::/nonexistent:/usr/sbin/nologin" >>"$dir/passwd"
         id=$((id + 1))
     done
     echo 'kidoban-mailbox:x:64020:64020::/nonexistent:/usr/sbin/nologin' >>"$dir/passwd"
