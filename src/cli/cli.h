@@ -60,7 +60,7 @@ size_t cli_table_rows(const struct cli_table *t);
 void cli_table_end(struct cli_table **t);                   /* prints and frees */
 void cli_print_object(const struct cli *c, json_t *object); /* key and value a line, or JSON */
 
-/* account.c, queue.c, trace.c, offline.c, house.c */
+/* account.c, queue.c, trace.c, offline.c, house.c, status.c */
 int cli_account_add(struct cli *c, int argc, char **argv);
 int cli_account_passwd(struct cli *c, int argc, char **argv);
 int cli_account_show(struct cli *c, int argc, char **argv);
@@ -86,6 +86,7 @@ int cli_trace(struct cli *c, int argc, char **argv);
 int cli_spool_verify(struct cli *c, int argc, char **argv);
 int cli_spool_export(struct cli *c, int argc, char **argv);
 int cli_check(struct cli *c, int argc, char **argv);
+void cli_print_status(void *arg, json_t *status); /* status.c; arg: struct cli */
 int cli_status(struct cli *c, int argc, char **argv);
 int cli_reload(struct cli *c, int argc, char **argv);
 int cli_upgrade(struct cli *c, int argc, char **argv);

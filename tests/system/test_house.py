@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import pwd
+import re
 import signal
 import smtplib
 import socket
@@ -59,6 +60,12 @@ def test_status(house):
     assert "127.0.0.1:587" in status["listen"]
     words = house.run("status").stdout
     assert all(role in words for role in ROLES)
+    assert re.search(r"^submission  \d+ sessions? open; \d+ messages? taken, \d+ refused; logins: \d+ good, \d+ wrong", words, re.M)
+    assert re.search(r"^queue       \d+ messages? for \d+ recipients?: \d+ under way, \d+ held.*; [0-9.]+ GiB free$", words, re.M)
+    assert re.search(r"^relay       \d+ delivered, \d+ put off, \d+ failed; \d+ connections? open$", words, re.M)
+    taken = sum(p["figures"]["messages"] for p in status["processes"] if p["role"] == "submit")
+    house.send("status@post.example", "for the status")
+    assert f"; {taken + 1} message" in house.run("status").stdout
 
 
 @pytest.mark.parametrize("role", ROLES)
