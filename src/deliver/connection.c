@@ -176,13 +176,21 @@ static bool can_be_tried_again(const struct connection *c, const struct smtp_cli
     return (c->lost && result->code == 0) || (result->code == CODE_CLOSING && c->served > 0);
 }
 
+/* Who tells the sender of a success that NOTIFY asks for: a host that offers DSN was given the NOTIFY with the
+ * recipient. */
+static enum deliver_result taken(const struct connection *c)
+{
+    bool dsn = (smtp_client_capabilities(c->client)->flags & SMTP_CLIENT_CAP_DSN) != 0;
+    return dsn ? DELIVER_HANDED_OVER : c->route->via == VIA_LMTP ? DELIVER_DELIVERED : DELIVER_RELAYED;
+}
+
 static void on_recipient(void *arg, size_t index, const struct smtp_client_result *result)
 {
-    static const enum deliver_result results[] = {[SMTP_CLIENT_DELIVERED] = DELIVER_DELIVERED,
-                                                  [SMTP_CLIENT_TEMPORARY] = DELIVER_TEMPORARY,
-                                                  [SMTP_CLIENT_PERMANENT] = DELIVER_PERMANENT};
     struct connection *c = arg;
-    struct outcome_said said = {.result = results[result->class], .code = result->code, .text = result->text};
+    enum deliver_result what = result->class == SMTP_CLIENT_DELIVERED   ? taken(c)
+                               : result->class == SMTP_CLIENT_TEMPORARY ? DELIVER_TEMPORARY
+                                                                        : DELIVER_PERMANENT;
+    struct outcome_said said = {.result = what, .code = result->code, .text = result->text};
     memcpy(said.enhanced, result->enhanced, sizeof(said.enhanced));
     if (c->body_error == -EBADMSG && result->phase == SMTP_CLIENT_BODY) {
         said = (struct outcome_said){.result = DELIVER_DAMAGED,

@@ -254,7 +254,10 @@ static void print_text(const char *name, struct span text)
 static void print_outcome(uint64_t id, struct span payload)
 {
     static struct deliver_recipient_result results[ENVELOPE_RECIPIENTS_MAX];
-    static const char *const names[] = {"", "delivered", "temporary", "permanent", "damaged"};
+    static const char *const names[] = {"", "delivered", "temporary", "permanent", "damaged", "delivered", "delivered"};
+    static const char *const tells[] = {[DELIVER_DELIVERED] = "we, delivered",  [DELIVER_RELAYED] = "we, relayed",
+                                        [DELIVER_HANDED_OVER] = "the next hop", [DELIVER_TEMPORARY] = "nobody",
+                                        [DELIVER_PERMANENT] = "nobody",         [DELIVER_DAMAGED] = "nobody"};
     struct deliver_outcome m = {.results = results};
     if (deliver_outcome_decode(payload, &m) < 0) {
         errno = EBADMSG;
@@ -266,6 +269,7 @@ static void print_outcome(uint64_t id, struct span payload)
             "{\"event\":\"outcome\",\"id\":%llu,\"number\":%u,\"result\":\"%s\",\"code\":%u,\"enhanced\":\"%u.%u.%u\"",
             (unsigned long long)id, r->number, names[r->result], r->code, r->enhanced[0], r->enhanced[1],
             r->enhanced[2]);
+        print_text("tells", span_str(tells[r->result]));
         print_text("text", r->text);
         print_text("remote", m.remote);
         print_text("address", m.address);

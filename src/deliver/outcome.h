@@ -29,7 +29,7 @@ struct outcome_sink {
     /* Gets a frame's content for the message with that id; views are valid during the call. */
     void (*send)(void *arg, uint64_t id, uint64_t generation, const struct deliver_outcome *m);
     void *arg;
-    uint64_t counts[DELIVER_DAMAGED + 1]; /* recipients by result, for the status */
+    uint64_t counts[DELIVER_RESULT_MAX + 1]; /* recipients by result, for the status */
     /* Not yet sent. */
     uint64_t id, generation;
     struct outcome_peer peer; /* views; flush before they die */

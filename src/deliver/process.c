@@ -246,6 +246,8 @@ static void on_status(struct child *c, struct buf *json)
 {
     const struct deliver *d = c->arg;
     struct relay_figures f = {0};
+    const uint64_t *counts = d->sink.counts;
+    uint64_t delivered = counts[DELIVER_DELIVERED] + counts[DELIVER_RELAYED] + counts[DELIVER_HANDED_OVER];
     if (d->relay != NULL) {
         relay_figures(d->relay, &f);
     }
@@ -253,9 +255,9 @@ static void on_status(struct child *c, struct buf *json)
                      "{\"jobs\":%" PRIu64 ",\"delivered\":%" PRIu64 ",\"deferred\":%" PRIu64 ",\"failed\":%" PRIu64
                      ",\"damaged\":%" PRIu64 ",\"destinations\":%zu,\"connections\":%zu,\"idle\":%zu,"
                      "\"waiting\":%zu,\"memory\":%zu,\"files\":%zu}",
-                     d->jobs, d->sink.counts[DELIVER_DELIVERED], d->sink.counts[DELIVER_TEMPORARY],
-                     d->sink.counts[DELIVER_PERMANENT], d->sink.counts[DELIVER_DAMAGED], f.destinations, f.connections,
-                     f.idle, f.waiting, job_memory(), files_count(d->files));
+                     d->jobs, delivered, d->sink.counts[DELIVER_TEMPORARY], d->sink.counts[DELIVER_PERMANENT],
+                     d->sink.counts[DELIVER_DAMAGED], f.destinations, f.connections, f.idle, f.waiting, job_memory(),
+                     files_count(d->files));
 }
 
 int deliver_main(uint32_t instance)

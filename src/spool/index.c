@@ -629,7 +629,7 @@ static bool recipient_unreported(const struct index_recipient *r, enum report_ki
     case REPORT_DELAY:
         return r->state == RECIPIENT_QUEUED && (r->notify == 0 || (r->notify & NOTIFY_DELAY) != 0);
     case REPORT_SUCCESS:
-        return r->state == RECIPIENT_DELIVERED && (r->notify & NOTIFY_SUCCESS) != 0;
+        return (r->state == RECIPIENT_DELIVERED || r->state == RECIPIENT_RELAYED) && (r->notify & NOTIFY_SUCCESS) != 0;
     }
     return false;
 }

@@ -133,10 +133,9 @@ json_t *json_message_line(const struct message *m, uint64_t now_ms, struct recor
 
 static json_t *recipient_full(const struct message *m, const struct envelope *e, uint16_t i, uint64_t now_ms)
 {
-    static const char *const names[] = {[RECIPIENT_QUEUED] = "queued",
-                                        [RECIPIENT_DELIVERED] = "delivered",
-                                        [RECIPIENT_FAILED] = "failed",
-                                        [RECIPIENT_EXPIRED] = "expired"};
+    static const char *const names[] = {
+        [RECIPIENT_QUEUED] = "queued",   [RECIPIENT_DELIVERED] = "delivered", [RECIPIENT_FAILED] = "failed",
+        [RECIPIENT_EXPIRED] = "expired", [RECIPIENT_RELAYED] = "delivered",   [RECIPIENT_HANDED_OVER] = "delivered"};
     const struct index_recipient *r = &m->recipients[i];
     const struct schedule_job *j = &m->jobs[r->job];
     json_t *o = json_object();

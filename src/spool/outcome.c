@@ -17,6 +17,8 @@ static void recipient_event(struct spool *sp, const struct message *m, const str
         [RECIPIENT_DELIVERED] = {"message.delivered", LOG_LEVEL_INFO},
         [RECIPIENT_FAILED] = {"message.failed", LOG_LEVEL_WARN},
         [RECIPIENT_EXPIRED] = {"message.expired", LOG_LEVEL_WARN},
+        [RECIPIENT_RELAYED] = {"message.delivered", LOG_LEVEL_INFO},
+        [RECIPIENT_HANDED_OVER] = {"message.delivered", LOG_LEVEL_INFO},
     };
     struct span address = sp->scratch.recipients[r->number].address;
     uint64_t now = spool_now(sp);
@@ -37,7 +39,8 @@ static void recipient_event(struct spool *sp, const struct message *m, const str
     };
     size_t count = sizeof(fields) / sizeof(fields[0]) - (s->state != RECIPIENT_QUEUED);
     log_event(events[s->state].level, events[s->state].event, fields, count);
-    sp->totals.delivered += s->state == RECIPIENT_DELIVERED;
+    sp->totals.delivered +=
+        s->state == RECIPIENT_DELIVERED || s->state == RECIPIENT_RELAYED || s->state == RECIPIENT_HANDED_OVER;
     sp->totals.deferred += s->state == RECIPIENT_QUEUED;
     sp->totals.failed += s->state == RECIPIENT_FAILED;
     sp->totals.expired += s->state == RECIPIENT_EXPIRED;
@@ -49,6 +52,10 @@ static uint8_t result_state(const struct spool *sp, const struct message *m, uin
     switch ((enum deliver_result)result) {
     case DELIVER_DELIVERED:
         return RECIPIENT_DELIVERED;
+    case DELIVER_RELAYED:
+        return RECIPIENT_RELAYED;
+    case DELIVER_HANDED_OVER:
+        return RECIPIENT_HANDED_OVER;
     case DELIVER_PERMANENT:
         return RECIPIENT_FAILED;
     case DELIVER_TEMPORARY:

@@ -254,7 +254,7 @@ static void recipient_decode(struct wire_reader *r, struct record_recipient *s)
     s->code = wire_get_u16(r);
     wire_get_fixed(r, s->enhanced, sizeof(s->enhanced));
     s->words = wire_get_bytes(r, RECORD_WORDS_MAX);
-    r->bad |= s->state < RECIPIENT_QUEUED || s->state > RECIPIENT_EXPIRED || s->code > 599;
+    r->bad |= s->state < RECIPIENT_QUEUED || s->state > RECIPIENT_HANDED_OVER || s->code > 599;
 }
 
 int record_message_encode(struct wire_writer *w, const struct record_message *m)

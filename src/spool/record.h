@@ -86,7 +86,14 @@ struct record_place {
     uint64_t xxh3;
 };
 
-enum recipient_state { RECIPIENT_QUEUED = 1, RECIPIENT_DELIVERED, RECIPIENT_FAILED, RECIPIENT_EXPIRED };
+enum recipient_state {
+    RECIPIENT_QUEUED = 1,
+    RECIPIENT_DELIVERED, /* into a mailbox */
+    RECIPIENT_FAILED,
+    RECIPIENT_EXPIRED,
+    RECIPIENT_RELAYED,     /* a host without DSN has it */
+    RECIPIENT_HANDED_OVER, /* a host with DSN has it, and the duty to tell */
+};
 enum report_kind { REPORT_FAILURE = 1, REPORT_DELAY = 2, REPORT_SUCCESS = 4 };
 
 struct record_recipient {

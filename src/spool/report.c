@@ -44,9 +44,12 @@ static enum message_dsn_action action_of(uint8_t state)
     case RECIPIENT_QUEUED:
         return MESSAGE_DSN_DELAYED;
     case RECIPIENT_DELIVERED:
+        return MESSAGE_DSN_DELIVERED;
+    case RECIPIENT_RELAYED:
         return MESSAGE_DSN_RELAYED;
     case RECIPIENT_FAILED:
     case RECIPIENT_EXPIRED:
+    case RECIPIENT_HANDED_OVER: /* is never told */
         break;
     }
     return MESSAGE_DSN_FAILED;

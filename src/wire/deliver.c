@@ -43,7 +43,7 @@ static void result_decode(struct wire_reader *r, struct deliver_recipient_result
     m->code = wire_get_u16(r);
     wire_get_fixed(r, m->enhanced, sizeof(m->enhanced));
     m->text = wire_get_bytes(r, DELIVER_TEXT_MAX);
-    r->bad |= m->result < DELIVER_DELIVERED || m->result > DELIVER_DAMAGED || m->code > 599;
+    r->bad |= m->result < DELIVER_DELIVERED || m->result > DELIVER_RESULT_MAX || m->code > 599;
 }
 
 void deliver_outcome_encode(struct wire_writer *w, const struct deliver_outcome *m)

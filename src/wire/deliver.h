@@ -32,11 +32,14 @@ struct deliver_job {
 };
 
 enum deliver_result {
-    DELIVER_DELIVERED = 1,
-    DELIVER_TEMPORARY, /* try again by the schedule */
-    DELIVER_PERMANENT, /* failed: bounce */
-    DELIVER_DAMAGED,   /* the octets do not match their checksum: nothing was sent */
+    DELIVER_DELIVERED = 1, /* to a mailbox, by LMTP: final */
+    DELIVER_TEMPORARY,     /* try again by the schedule */
+    DELIVER_PERMANENT,     /* failed: bounce */
+    DELIVER_DAMAGED,       /* the octets do not match their checksum: nothing was sent */
+    DELIVER_RELAYED,       /* taken by a host without DSN: a success is ours to tell (RFC 3461 section 5.2.2 c) */
+    DELIVER_HANDED_OVER,   /* taken by a host with DSN, NOTIFY and all: what is to be told is its duty (5.2.2 a) */
 };
+#define DELIVER_RESULT_MAX DELIVER_HANDED_OVER
 
 struct deliver_recipient_result {
     uint16_t number; /* envelope_recipient.number */

@@ -40,6 +40,7 @@ SINKS = {
     "127.0.0.25": {"greeting": "521 5.3.2 no mail at all"},
     "127.0.0.26": {"rcptmax": 2},
     "127.0.0.27": {"silent": True},
+    "127.0.0.28": {"dsn": False},
 }
 
 ZONE = """
@@ -78,6 +79,7 @@ mail421 IN MX 10 mx23
 noutf8 IN MX 10 mx24
 rcptmax IN MX 10 mx26
 silent IN MX 10 mx27
+nodsn IN MX 10 mx28
 loop IN MX 10 us
 loopthengood IN MX 10 mx11
 loopthengood IN MX 20 us
@@ -112,7 +114,8 @@ class SinkHandler(socketserver.BaseRequestHandler):
         return body[2:].replace(b"\r\n..", b"\r\n.") + b"\r\n" if body else b""
 
     def ehlo(self):
-        how, words = self.server.how, ["sink", "8BITMIME", "SIZE 50000000", "ENHANCEDSTATUSCODES", "DSN"]
+        how, words = self.server.how, ["sink", "8BITMIME", "SIZE 50000000", "ENHANCEDSTATUSCODES"]
+        words += ["DSN"] if how.get("dsn", True) else []
         words += ["PIPELINING"] if how.get("pipelining", True) else []
         words += ["SMTPUTF8"] if how.get("utf8", True) else []
         words += ["STARTTLS"] if how.get("starttls") and not self.tls else []
@@ -222,7 +225,7 @@ def sink_main(log, pem, unix):
     for a, how in SINKS.items():
         serve((a, 25), socket.AF_INET6 if ":" in a else socket.AF_INET, how, a)
     serve(("127.0.0.11", 24), socket.AF_INET, {"lmtp": True}, "lmtp")
-    serve(unix, socket.AF_UNIX, {"lmtp": True}, "lmtp-unix")
+    serve(unix, socket.AF_UNIX, {"lmtp": True, "dsn": False}, "lmtp-unix")
     os.chmod(unix, 0o777)
     print("ready", flush=True)
     sys.stdin.read()
@@ -470,6 +473,14 @@ def test_recipients_each_get_their_answer(deliver):
     assert [x["code"] for x in o] == [250, 550, 450, 250]
     assert all("\x1b" not in x["text"] for x in o)
     assert sunk(deliver, "a@good.test")[-1]["to"] == ["a@good.test", "b@good.test"]
+
+
+@pytest.mark.parametrize("domain,who", [("good.test", "the next hop"), ("nodsn.test", "we, relayed"),
+                                        ("lmtpunix.test", "we, delivered"), ("lmtp.test", "the next hop")])
+def test_who_tells_of_a_success(deliver, domain, who):
+    """RFC 3461 section 5.2.2: a host that offers DSN was given the NOTIFY with the recipient, and the duty."""
+    n = send(deliver, f"a@{domain},no-550@{domain}")
+    assert [x["tells"] for x in deliver.outcomes(n, 2)] == [who, "nobody"]
 
 
 def test_lmtp_answers_one_by_one(deliver):

@@ -181,6 +181,40 @@ def test_dsn_parameters(world, house):
     assert report.message.get_payload()[2].get_content_type() == "text/rfc822-headers"
 
 
+def send_with_notify(house, to, notify, subject):
+    client = house.connect()
+    words = house.send(to, subject, client=client, rcpt_options=[f"NOTIFY={notify}"])
+    client.quit()
+    return message_id(words)
+
+
+def test_success_is_told_by_who_has_the_duty(world, house):
+    """RFC 3461 section 5.2.2: by us for a mailbox or a host without DSN, by the next hop when it offers DSN."""
+    mailbox = send_with_notify(house, "carol@example.org", "SUCCESS,FAILURE", "told when there")
+    [about] = fields_of_recipient(report_of(world, "alice", "carol@example.org"))
+    assert about["Action"] == "delivered" and about["Status"].startswith("2.")
+    assert about["Final-Recipient"] == "rfc822; carol@example.org"
+    with Sink() as sink:
+        sink.answers["EHLO"] = "250-mx.sink.example\r\n250-PIPELINING\r\n250 8BITMIME"
+        plain = send_with_notify(house, "plain@sink.example", "SUCCESS", "told when handed on")
+        [about] = fields_of_recipient(report_of(world, "alice", "plain@sink.example"))
+        assert about["Action"] == "relayed" and about["Status"].startswith("2.")
+        assert about["Remote-MTA"] == "dns; mx.sink.example"
+        assert "RCPT TO:<plain@sink.example>" in sink.commands()
+        assert len(house.events(event="dsn.sent", original=plain, kind="success")) == 1
+    assert len(house.events(event="dsn.sent", original=mailbox, kind="success")) == 1
+
+    theirs = send_with_notify(house, "theirs@post.example", "SUCCESS", "told by Postfix")
+    event(house, "message.delivered", theirs)
+    # Postfix has the duty, and to it our sender's domain is its own: its report is in its mailbox.
+    def postfix_reports():
+        return [m for m in world.post.to("alice@example.org") if b"theirs@post.example" in m.octets]
+    [report] = eventually(postfix_reports, 30, "Postfix's report")
+    assert b"Reporting-MTA: dns; mx.post.example" in report.octets and b"Action: delivered" in report.octets
+    house.wait_empty()
+    assert not house.events(event="dsn.sent", original=theirs)
+
+
 # Waiting
 
 
