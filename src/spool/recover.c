@@ -1,50 +1,14 @@
 #include "spool/recover.h"
 
-#include <assert.h>
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "common/clock.h"
 #include "common/id.h"
-#include "spool/segment.h"
+#include "spool/recover_int.h"
 #include "spool/snapshot.h"
 
 #define DOWNTIME_MAX_MS (60U * 60 * 1000) /* what a wall clock may claim about the time we were down */
-#define NAME_ASIDE_SIZE 64
-
-/* A segment file as it was found. */
-struct found_segment {
-    uint64_t seq, size, previous_batch;
-    bool lived;
-};
-
-/* A message of the last batch: its octets are looked at, since it may be torn. */
-struct last_message {
-    uint64_t id, offset;
-};
-
-struct recovering {
-    const struct spool_disk *disk;
-    struct index *ix;
-    const struct recover_options *options;
-    struct recovery *out;
-    struct found_segment *found;
-    size_t found_count, found_cap;
-    uint64_t tail, head;
-    uint64_t batch; /* number of the last one replayed */
-    uint64_t last_spool_ms, last_wall_ms;
-    uint64_t last_segment;
-    struct last_message *last;
-    size_t last_count, last_cap;
-    uint64_t head_end; /* where the head's next batch begins */
-    bool head_sealed;  /* something at its end may not be written over */
-    bool salvaging;
-    struct record_scratch *scratch;
-    int error;
-};
 
 const char *recover_event_words(enum recover_event e)
 {
@@ -64,30 +28,6 @@ const char *recover_event_words(enum recover_event e)
     return words[e];
 }
 
-static void tell(const struct recovering *rc, enum recover_event event, uint64_t id, uint64_t segment, uint64_t offset,
-                 uint64_t length, const char *aside)
-{
-    const struct recover_report report = {event, id, segment, offset, length, aside};
-    if (rc->options->found != NULL) {
-        rc->options->found(rc->options->arg, &report);
-    }
-}
-
-static bool array_room(void **array, size_t *cap, size_t count, size_t size)
-{
-    if (count < *cap) {
-        return true;
-    }
-    size_t grown_cap = *cap == 0 ? 64 : *cap * 2;
-    void *grown = reallocarray(*array, grown_cap, size);
-    if (grown == NULL) {
-        return false;
-    }
-    *array = grown;
-    *cap = grown_cap;
-    return true;
-}
-
 /* --- what files there are --- */
 
 static int file_each(void *arg, const char *name)
@@ -97,7 +37,7 @@ static int file_each(void *arg, const char *name)
     if (segment_name_parse(name, &seq) < 0) {
         return 0;
     }
-    if (!array_room((void **)&rc->found, &rc->found_cap, rc->found_count, sizeof(*rc->found))) {
+    if (!recover_array_room((void **)&rc->found, &rc->found_cap, rc->found_count, sizeof(*rc->found))) {
         return -ENOMEM;
     }
     rc->found[rc->found_count++] = (struct found_segment){.seq = seq};
@@ -209,223 +149,6 @@ static int tail_find(struct recovering *rc)
 
 /* --- replay --- */
 
-static void maybe_done(struct recovering *rc, struct message *m)
-{
-    if (index_is_done(m)) {
-        index_remove(rc->ix, m);
-    }
-}
-
-static int ids_add(uint64_t **ids, size_t *count, uint64_t id)
-{
-    uint64_t *grown = reallocarray(*ids, *count + 1, sizeof(*grown));
-    if (grown == NULL) {
-        return -ENOMEM;
-    }
-    *ids = grown;
-    (*ids)[(*count)++] = id;
-    return 0;
-}
-
-/* A message from a damaged batch is taken only when its octets are whole. 1, 0: left to what was set aside; -ENOMEM. */
-static int salvage_allowed(struct recovering *rc, const struct record_message *m, uint64_t segment, uint64_t offset)
-{
-    struct octets_place p = {m->id, segment, offset, m->place.length, m->place.xxh3, m->place.kind == PLACE_LARGE};
-    uint8_t *head = NULL;
-    int r = octets_read(rc->disk, &p, 0, &head);
-    if (r < 0) {
-        return r == -ENOMEM ? r : 0;
-    }
-    r = ids_add(&rc->out->salvaged, &rc->out->salvaged_count, m->id);
-    return r < 0 ? r : 1;
-}
-
-static int message_replay(struct recovering *rc, const struct segment_batch *b, const struct record *rec)
-{
-    struct record_message m;
-    int r = record_message_decode(rec->payload, &m, rc->scratch);
-    uint64_t offset = 0;
-    if (r < 0) {
-        return r;
-    }
-    if (m.place.kind == PLACE_INLINE) {
-        if (m.place.offset > b->header.octets_length || m.place.length > b->header.octets_length - m.place.offset) {
-            return -EBADMSG;
-        }
-        offset = b->octets_at + m.place.offset;
-    } else if (m.place.kind == PLACE_EMBEDDED) {
-        offset = b->offset + BATCH_HEADER_SIZE + (uint64_t)(m.embedded.ptr - b->meta.ptr);
-    } else if (m.place.kind != PLACE_LARGE) {
-        return -EBADMSG;
-    }
-    if (rc->salvaging) {
-        r = salvage_allowed(rc, &m, b->header.segment, offset);
-        if (r == 0 && m.place.kind == PLACE_INLINE && b->octets_at_else != 0) {
-            offset = b->octets_at_else + m.place.offset;
-            r = salvage_allowed(rc, &m, b->header.segment, offset);
-        }
-        if (r <= 0) {
-            return r;
-        }
-    }
-    struct message *put = index_put(rc->ix, &m, b->header.segment, offset);
-    if (put == NULL) {
-        return -ENOMEM;
-    }
-    if (m.place.kind == PLACE_INLINE && !rc->salvaging) {
-        if (!array_room((void **)&rc->last, &rc->last_cap, rc->last_count, sizeof(*rc->last))) {
-            return -ENOMEM;
-        }
-        rc->last[rc->last_count++] = (struct last_message){m.id, offset};
-    }
-    maybe_done(rc, put);
-    return 0;
-}
-
-static int outcome_replay(struct recovering *rc, const struct record *rec)
-{
-    struct record_outcome o;
-    int r = record_outcome_decode(rec->payload, &o, rc->scratch);
-    struct message *m = r == 0 ? index_find(rc->ix, o.id) : NULL;
-    if (m != NULL) {
-        index_apply_outcome(rc->ix, m, &o);
-        maybe_done(rc, m);
-    }
-    return r;
-}
-
-static int change_replay(struct recovering *rc, const struct record *rec)
-{
-    struct record_change c;
-    int r = record_change_decode(rec, &c);
-    struct message *m = r == 0 ? index_find(rc->ix, c.id) : NULL;
-    if (m == NULL) {
-        return r;
-    }
-    if (rec->type == RECORD_HOLD) {
-        index_apply_hold(rc->ix, m, c.words);
-    } else if (rec->type == RECORD_RELEASE) {
-        index_apply_release(rc->ix, m);
-    } else if (rec->type == RECORD_RETRY) {
-        index_apply_retry(m, c.next_ms);
-    } else {
-        index_remove(rc->ix, m);
-    }
-    return 0;
-}
-
-static int report_replay(struct recovering *rc, const struct record *rec)
-{
-    struct record_report p;
-    int r = record_report_decode(rec->payload, &p, rc->scratch);
-    struct message *m = r == 0 ? index_find(rc->ix, p.id) : NULL;
-    if (m != NULL) {
-        index_apply_report(m, &p);
-        maybe_done(rc, m);
-    }
-    return r;
-}
-
-static int account_replay(struct recovering *rc, const struct record *rec)
-{
-    struct record_account a;
-    int r = record_account_decode(rec, &a);
-    if (r == 0 && rec->type == RECORD_RESUME) {
-        index_resume(rc->ix, a.account);
-    }
-    return r == 0 && rec->type == RECORD_SUSPEND ? index_suspend(rc->ix, a.account, a.words) : r;
-}
-
-static int record_replay(struct recovering *rc, const struct segment_batch *b, const struct record *rec)
-{
-    switch (rec->type) {
-    case RECORD_MESSAGE:
-        return message_replay(rc, b, rec);
-    case RECORD_OUTCOME:
-        return outcome_replay(rc, rec);
-    case RECORD_HOLD:
-    case RECORD_RELEASE:
-    case RECORD_RETRY:
-    case RECORD_REMOVE:
-        return change_replay(rc, rec);
-    case RECORD_REPORT:
-        return report_replay(rc, rec);
-    case RECORD_SUSPEND:
-    case RECORD_RESUME:
-        return account_replay(rc, rec);
-    }
-    return -EBADMSG;
-}
-
-static void aside_name(char name[static NAME_ASIDE_SIZE], const char *what, uint64_t segment, uint64_t offset)
-{
-    (void)snprintf(name, NAME_ASIDE_SIZE, "%s-%012" PRIu64 "-%08" PRIx64, what, segment, offset);
-}
-
-/* Copies what does not verify to damaged/ and tells. A disk that cannot take the copy must not stop recovery. */
-static void set_aside(struct recovering *rc, struct segment_reader *r, enum recover_event event, const char *what,
-                      uint64_t offset, uint64_t length)
-{
-    char name[NAME_ASIDE_SIZE];
-    aside_name(name, what, r->seq, offset);
-    bool copied = !rc->options->read_only && octets_set_aside(rc->disk, r->fd, offset, length, name) == 0;
-    tell(rc, event, 0, r->seq, offset, length, copied ? name : NULL);
-}
-
-/* A REPORT without the DSN beside it would lose a bounce: it is not salvaged, the bounce is made again. */
-static int salvage_each(void *arg, const struct segment_batch *b, const struct record *rec)
-{
-    struct recovering *rc = arg;
-    int r = rec->type == RECORD_REPORT ? 0 : record_replay(rc, b, rec);
-    return r == -ENOMEM ? r : 0;
-}
-
-/* Every batch that was meant to be between from and end: set aside as it is, and what is whole in it taken. */
-static int stretch_salvage(struct recovering *rc, struct segment_reader *r, enum recover_event event, uint64_t from,
-                           uint64_t end)
-{
-    int e = 0;
-    uint64_t size;
-    set_aside(rc, r, event, event == RECOVER_TORN ? "torn" : "batch", from, end - from);
-    rc->salvaging = true;
-    for (uint64_t at = from; e == 0 && at < end; at += SPOOL_BLOCK) {
-        if (segment_claims(r, at, &size)) {
-            e = segment_salvage(r, at, size < end - at ? size : end - at, salvage_each, rc);
-        }
-    }
-    rc->salvaging = false;
-    return e;
-}
-
-static int batch_replay(struct recovering *rc, struct segment_reader *reader, struct segment_batch *b)
-{
-    struct span meta = b->meta;
-    struct record rec;
-    int r;
-    rc->last_count = 0;
-    rc->last_segment = b->header.segment;
-    while ((r = record_next(&meta, &rec)) == 1) {
-        int e = record_replay(rc, b, &rec);
-        if (e == -ENOMEM) {
-            return e;
-        }
-        if (e < 0) {
-            uint64_t at = b->offset + BATCH_HEADER_SIZE + (uint64_t)(rec.payload.ptr - b->meta.ptr);
-            set_aside(rc, reader, RECOVER_DAMAGED_RECORD, "record", at, rec.payload.len);
-        }
-        rc->out->records++;
-    }
-    if (r < 0) {
-        uint64_t at = b->offset + BATCH_HEADER_SIZE + (uint64_t)(meta.ptr - b->meta.ptr);
-        set_aside(rc, reader, RECOVER_DAMAGED_RECORD, "record", at, meta.len);
-    }
-    rc->out->replayed++;
-    rc->batch = b->header.seq;
-    rc->last_spool_ms = b->header.spool_ms > rc->last_spool_ms ? b->header.spool_ms : rc->last_spool_ms;
-    rc->last_wall_ms = b->header.wall_ms;
-    return 0;
-}
-
 /* What the next segment that lived says was acknowledged before it. */
 static uint64_t acknowledged_before_next(const struct recovering *rc, uint64_t seq)
 {
@@ -443,9 +166,9 @@ static int segment_end(struct recovering *rc, struct walk *w, bool is_head)
     size_t salvaged = rc->out->salvaged_count;
     int r = 0;
     if (w->expected > w->after) {
-        r = stretch_salvage(rc, &w->reader, RECOVER_DAMAGED_BATCH, w->at, w->reader.size);
+        r = recover_salvage(rc, &w->reader, RECOVER_DAMAGED_BATCH, w->at, w->reader.size);
     } else if (is_head && segment_claims(&w->reader, w->at, &size)) {
-        r = stretch_salvage(rc, &w->reader, RECOVER_TORN, w->at, w->at + size);
+        r = recover_salvage(rc, &w->reader, RECOVER_TORN, w->at, w->at + size);
     }
     if (is_head) {
         rc->head_end = w->at;
@@ -460,29 +183,29 @@ static int segment_replay(struct recovering *rc, uint64_t seq, uint64_t from)
     struct walk w = {.rc = rc, .at = from, .after = rc->batch, .search = seq == rc->head};
     const struct found_segment *f = found_at(rc, seq);
     if (f == NULL) {
-        tell(rc, RECOVER_MISSING_SEGMENT, 0, seq, 0, 0, NULL);
+        recover_tell(rc, RECOVER_MISSING_SEGMENT, 0, seq, 0, 0, NULL);
         return 0;
     }
     int r = segment_reader_open(&w.reader, rc->disk, seq);
     if (r <= 0) {
         if (r == 0) {
-            set_aside(rc, &w.reader, RECOVER_DAMAGED_SEGMENT, "segment", 0, w.reader.size);
+            recover_set_aside(rc, &w.reader, RECOVER_DAMAGED_SEGMENT, "segment", 0, w.reader.size);
             segment_reader_close(&w.reader);
         } else {
-            tell(rc, RECOVER_DAMAGED_SEGMENT, 0, seq, 0, 0, NULL);
+            recover_tell(rc, RECOVER_DAMAGED_SEGMENT, 0, seq, 0, 0, NULL);
         }
         return r == -ENOMEM ? r : 0;
     }
     if (w.reader.header_damaged) {
-        tell(rc, RECOVER_DAMAGED_HEADER, 0, seq, 0, 0, NULL);
+        recover_tell(rc, RECOVER_DAMAGED_HEADER, 0, seq, 0, 0, NULL);
     }
     w.expected = acknowledged_before_next(rc, seq);
     while ((r = walk_next(&w, &b)) == 1) {
         if (w.gap_length > 0) {
-            r = stretch_salvage(rc, &w.reader, RECOVER_DAMAGED_BATCH, w.gap_from, w.gap_from + w.gap_length);
+            r = recover_salvage(rc, &w.reader, RECOVER_DAMAGED_BATCH, w.gap_from, w.gap_from + w.gap_length);
             r = r < 0 ? r : segment_read_batch(&w.reader, b.offset, &b) == 1 ? 0 : -EIO; /* the window was used */
         }
-        r = r < 0 ? r : batch_replay(rc, &w.reader, &b);
+        r = r < 0 ? r : recover_batch_replay(rc, &w.reader, &b);
         if (r < 0) {
             break;
         }
@@ -499,7 +222,7 @@ static int log_replay(struct recovering *rc, const struct snapshot_header *snaps
     rc->batch = snapshot != NULL ? snapshot->batch : 0;
     rc->last_spool_ms = snapshot != NULL ? snapshot->spool_ms : 0;
     for (int r; seq <= rc->head; seq++, at = SPOOL_BLOCK) {
-        tell(rc, RECOVER_PROGRESS, 0, seq, seq - rc->tail, rc->head - rc->tail + 1, NULL);
+        recover_tell(rc, RECOVER_PROGRESS, 0, seq, seq - rc->tail, rc->head - rc->tail + 1, NULL);
         r = segment_replay(rc, seq, at);
         if (r < 0) {
             return r;
@@ -509,25 +232,6 @@ static int log_replay(struct recovering *rc, const struct snapshot_header *snaps
 }
 
 /* --- after the replay --- */
-
-/* Sets what there is of a message aside, forgets it, and has a REMOVE written. */
-static int message_torn(struct recovering *rc, struct message *m, enum recover_event event)
-{
-    struct octets_place p = {m->id, m->segment, m->offset, m->length, m->xxh3, (m->state & INDEX_LARGE) != 0};
-    char name[NAME_ASIDE_SIZE], id[ID_TEXT_LEN + 1];
-    bool copied = false;
-    id_format(m->id, id);
-    (void)snprintf(name, sizeof(name), "%s.eml", id);
-    int fd = rc->options->read_only ? -1 : octets_open(rc->disk, &p);
-    if (fd >= 0) {
-        copied = octets_set_aside(rc->disk, fd, p.offset, p.length, name) == 0;
-        rc->disk->close(rc->disk->arg, fd);
-    }
-    tell(rc, event, m->id, m->segment, m->offset, m->length, copied ? name : NULL);
-    int r = ids_add(&rc->out->torn, &rc->out->torn_count, m->id);
-    index_remove(rc->ix, m);
-    return r;
-}
 
 /* The last batch may be torn behind its records. */
 static int last_batch_check(struct recovering *rc)
@@ -543,7 +247,7 @@ static int last_batch_check(struct recovering *rc)
         if (r == -ENOMEM) {
             return r;
         }
-        if (r < 0 && (r = message_torn(rc, m, RECOVER_TORN_MESSAGE)) < 0) {
+        if (r < 0 && (r = recover_message_torn(rc, m, RECOVER_TORN_MESSAGE)) < 0) {
             return r;
         }
     }
@@ -562,7 +266,7 @@ static int large_each(void *arg, const char *name)
     if (id_parse(name, &id) < 0) {
         return 0;
     }
-    if (!array_room((void **)&l->ids, &l->cap, l->count, sizeof(*l->ids))) {
+    if (!recover_array_room((void **)&l->ids, &l->cap, l->count, sizeof(*l->ids))) {
         return -ENOMEM;
     }
     l->ids[l->count++] = id;
@@ -599,7 +303,7 @@ static int large_check(struct recovering *rc)
         next = m->next;
         if ((m->state & INDEX_LARGE) != 0 &&
             (l.count == 0 || bsearch(&m->id, l.ids, l.count, sizeof(m->id), id_compare) == NULL)) {
-            r = message_torn(rc, m, RECOVER_MISSING_LARGE);
+            r = recover_message_torn(rc, m, RECOVER_MISSING_LARGE);
         }
     }
     free(l.ids);
@@ -633,7 +337,7 @@ static int live_count(struct recovering *rc)
     for (struct message *m = index_first(rc->ix); m != NULL; m = next) {
         next = m->next;
         if (m->segment < rc->tail || m->segment > rc->head || found_at(rc, m->segment) == NULL) {
-            int r = message_torn(rc, m, RECOVER_MISSING_OCTETS);
+            int r = recover_message_torn(rc, m, RECOVER_MISSING_OCTETS);
             if (r < 0) {
                 return r;
             }
@@ -652,7 +356,7 @@ static int unborn_salvage(struct recovering *rc, uint64_t seq)
     uint64_t size;
     int e = segment_reader_open(&r, rc->disk, seq);
     if (e == 1 && segment_claims(&r, SPOOL_BLOCK, &size)) {
-        e = stretch_salvage(rc, &r, RECOVER_TORN, SPOOL_BLOCK, SPOOL_BLOCK + size);
+        e = recover_salvage(rc, &r, RECOVER_TORN, SPOOL_BLOCK, SPOOL_BLOCK + size);
     }
     segment_reader_close(&r);
     return e == -ENOMEM ? e : 0;
