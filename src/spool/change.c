@@ -27,6 +27,20 @@ void spool_change_log(struct spool *sp, enum record_type type, const struct reco
     note_or_rollback(b, &mark, record_change_encode(&w, type, c), type, c->id);
 }
 
+void spool_record_log(struct spool *sp, const struct record *rec)
+{
+    struct log_batch *b = log_gather(sp->log, RECORD_SLACK + rec->payload.len);
+    if (b == NULL) {
+        log_error("spool.memory", LF_ID("id", 0), LF_UINT("record", rec->type));
+        return;
+    }
+    struct log_mark mark = log_mark(b);
+    struct wire_writer w = {.out = &b->meta};
+    size_t start = record_begin(&w, rec->type);
+    wire_put_fixed(&w, rec->payload.ptr, rec->payload.len);
+    note_or_rollback(b, &mark, record_end(&w, start), rec->type, 0);
+}
+
 void spool_outcome_log(struct spool *sp, const struct record_outcome *o)
 {
     struct log_batch *b = log_gather(sp->log, RECORD_SLACK + o->count * (RECORD_WORDS_MAX + 16U));

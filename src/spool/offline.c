@@ -161,8 +161,7 @@ static int index_read(struct offline *o, struct index *ix)
     o->result->held = f.held;
     o->result->octets = f.octets;
     free(rec.log.segments);
-    free(rec.torn);
-    free(rec.salvaged);
+    recovery_fini(&rec);
     return messages_read(o, ix);
 }
 

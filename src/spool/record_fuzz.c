@@ -75,8 +75,7 @@ static void recover(const uint8_t *segment, size_t size, const uint8_t *snapshot
     }
     if (recover_run(&disk, ix, &options, &rec) == 0) {
         free(rec.log.segments);
-        free(rec.torn);
-        free(rec.salvaged);
+        recovery_fini(&rec);
     }
     index_free(&ix);
     memdisk_free(&mem);

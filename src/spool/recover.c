@@ -9,6 +9,7 @@
 #include "spool/snapshot.h"
 
 #define DOWNTIME_MAX_MS (60U * 60 * 1000) /* what a wall clock may claim about the time we were down */
+#define CHANGES_MAX     (64U * 1024U * 1024U)
 
 const char *recover_event_words(enum recover_event e)
 {
@@ -233,25 +234,33 @@ static int log_replay(struct recovering *rc, const struct snapshot_header *snaps
 
 /* --- after the replay --- */
 
+/* The octets of the message are not there. One that was moved on is where it was before: the tail passes that place
+ * only when the move is durable. */
+static int last_message_torn(struct recovering *rc, struct message *m, const struct last_message *last)
+{
+    if (last->old_segment == 0) {
+        return recover_message_torn(rc, m, RECOVER_TORN_MESSAGE);
+    }
+    m->segment = last->old_segment;
+    m->offset = last->old_offset;
+    return recover_ids_add(&rc->out->salvaged, &rc->out->salvaged_count, m->id);
+}
+
 /* The last batch may be torn behind its records. */
 static int last_batch_check(struct recovering *rc)
 {
-    for (size_t i = 0; i < rc->last_count; i++) {
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < rc->last_count; i++) {
         struct message *m = index_find(rc->ix, rc->last[i].id);
         if (m == NULL || m->segment != rc->last_segment || m->offset != rc->last[i].offset) {
             continue;
         }
         struct octets_place p = {m->id, m->segment, m->offset, m->length, m->xxh3, false};
         uint8_t *head = NULL;
-        int r = octets_read(rc->disk, &p, 0, &head);
-        if (r == -ENOMEM) {
-            return r;
-        }
-        if (r < 0 && (r = recover_message_torn(rc, m, RECOVER_TORN_MESSAGE)) < 0) {
-            return r;
-        }
+        r = octets_read(rc->disk, &p, 0, &head);
+        r = r == 0 || r == -ENOMEM ? r : last_message_torn(rc, m, &rc->last[i]);
     }
-    return 0;
+    return r;
 }
 
 struct large_names {
@@ -477,10 +486,19 @@ static int recover_steps(struct recovering *rc)
     return r;
 }
 
+void recovery_fini(struct recovery *r)
+{
+    free(r->torn);
+    free(r->salvaged);
+    buf_fini(&r->changes);
+    *r = (struct recovery){.log = {.fd = -1}};
+}
+
 int recover_run(const struct spool_disk *disk, struct index *ix, const struct recover_options *options,
                 struct recovery *ret)
 {
     *ret = (struct recovery){.log = {.fd = -1}};
+    buf_init(&ret->changes, CHANGES_MAX);
     struct recovering rc = {.disk = disk, .ix = ix, .options = options, .out = ret};
     rc.scratch = malloc(sizeof(*rc.scratch));
     int r = rc.scratch == NULL ? -ENOMEM : 0;
@@ -492,9 +510,7 @@ int recover_run(const struct spool_disk *disk, struct index *ix, const struct re
     r = r < 0 ? r : recover_steps(&rc);
     if (r < 0) {
         free(ret->log.segments);
-        free(ret->torn);
-        free(ret->salvaged);
-        *ret = (struct recovery){.log = {.fd = -1}};
+        recovery_fini(ret);
     }
     free(rc.scratch);
     free(rc.found);

@@ -52,11 +52,13 @@ struct recovery {
     size_t torn_count;
     uint64_t *salvaged; /* ids of messages from damaged batches: to be appended again before anything else (heap) */
     size_t salvaged_count;
+    struct buf changes; /* records of a torn batch that are taken into ix: to be appended again as well */
 };
 
-/* ix is empty. 0 and *ret (torn and salvaged are the caller's to free, log.segments goes to log_start), or -errno: the
- * spool cannot be used. */
+/* ix is empty. 0 and *ret (log.segments goes to log_start or is freed, then recovery_fini), or -errno: the spool cannot
+ * be used. */
 int recover_run(const struct spool_disk *disk, struct index *ix, const struct recover_options *options,
                 struct recovery *ret);
+void recovery_fini(struct recovery *r);
 
 #endif

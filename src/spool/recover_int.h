@@ -15,6 +15,7 @@ struct found_segment {
 /* A message of the last batch: its octets are looked at, since it may be torn. */
 struct last_message {
     uint64_t id, offset;
+    uint64_t old_segment, old_offset; /* it was moved on: where it was before; 0: it is new */
 };
 
 struct recovering {
@@ -33,6 +34,7 @@ struct recovering {
     uint64_t head_end; /* where the head's next batch begins */
     bool head_sealed;  /* something at its end may not be written over */
     bool salvaging;
+    bool rewriting; /* what is salvaged now will be written over: it is kept in out->changes */
     struct record_scratch *scratch;
     int error;
 };

@@ -92,6 +92,12 @@ static int message_replay(struct recovering *rc, const struct segment_batch *b, 
             return r;
         }
     }
+    const struct message *old = index_find(rc->ix, m.id);
+    struct last_message last = {.id = m.id, .offset = offset};
+    if (old != NULL && (old->state & INDEX_LARGE) == 0) {
+        last.old_segment = old->segment;
+        last.old_offset = old->offset;
+    }
     struct message *put = index_put(rc->ix, &m, b->header.segment, offset);
     if (put == NULL) {
         return -ENOMEM;
@@ -100,7 +106,7 @@ static int message_replay(struct recovering *rc, const struct segment_batch *b, 
         if (!recover_array_room((void **)&rc->last, &rc->last_cap, rc->last_count, sizeof(*rc->last))) {
             return -ENOMEM;
         }
-        rc->last[rc->last_count++] = (struct last_message){m.id, offset};
+        rc->last[rc->last_count++] = last;
     }
     maybe_done(rc, put);
     return 0;
@@ -200,6 +206,12 @@ static int salvage_each(void *arg, const struct segment_batch *b, const struct r
 {
     struct recovering *rc = arg;
     int r = rec->type == RECORD_REPORT ? 0 : record_replay(rc, b, rec);
+    if (r == 0 && rc->rewriting && rec->type != RECORD_MESSAGE && rec->type != RECORD_REPORT) {
+        struct wire_writer w = {.out = &rc->out->changes};
+        size_t start = record_begin(&w, rec->type);
+        wire_put_fixed(&w, rec->payload.ptr, rec->payload.len);
+        r = record_end(&w, start); /* too many: the rest is as if it had never been written */
+    }
     return r == -ENOMEM ? r : 0;
 }
 
@@ -210,6 +222,7 @@ int recover_salvage(struct recovering *rc, struct segment_reader *r, enum recove
     uint64_t size;
     recover_set_aside(rc, r, event, event == RECOVER_TORN ? "torn" : "batch", from, end - from);
     rc->salvaging = true;
+    rc->rewriting = event == RECOVER_TORN;
     for (uint64_t at = from; e == 0 && at < end; at += SPOOL_BLOCK) {
         if (segment_claims(r, at, &size)) {
             e = segment_salvage(r, at, size < end - at ? size : end - at, salvage_each, rc);

@@ -236,8 +236,7 @@ static struct index *index_recovered(struct world *w, bool no_snapshot, bool *re
     assert_int_equal(recover_run(&w->disk, ix, &options, &rec), 0);
     *ret_used = rec.from_snapshot;
     free(rec.log.segments);
-    free(rec.torn);
-    free(rec.salvaged);
+    recovery_fini(&rec);
     return ix;
 }
 

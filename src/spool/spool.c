@@ -132,6 +132,11 @@ static int recovered_log(struct spool *sp, const struct recovery *rec)
             return r;
         }
     }
+    struct span rest = buf_span(&rec->changes);
+    struct record record;
+    while (record_next(&rest, &record) == 1) {
+        spool_record_log(sp, &record);
+    }
     return 0;
 }
 
@@ -167,8 +172,7 @@ static int recover_and_start(struct spool *sp)
                  LF_UINT("torn", rec.torn_count), LF_UINT("salvaged", rec.salvaged_count),
                  LF_UINT("segments", rec.log.segments_count), LF_UINT("ms", clock_mono_ms() - began));
     }
-    free(rec.torn);
-    free(rec.salvaged);
+    recovery_fini(&rec);
     return r;
 }
 
