@@ -98,6 +98,19 @@ def unit(name):
                 tally.add(f"{name}: {test['name']}: {case}", False, words)
 
 
+def harness(name, long_argument):
+    """A program of cases that counts what it went through: its last words are "figures: ...". Long: with the argument."""
+    target = TREE / "build" / "src" / name
+    status, out = run(target, *([long_argument] if LONG_RUN else []), seconds=6 * 3600 if LONG_RUN else 600)
+    good = re.findall(r"^\[       OK \] (\w+)$", out, re.M)
+    bad = sorted(set(re.findall(r"^\[  FAILED  \] (\w+)$", out, re.M)))
+    tally.passed += len(good)
+    for case in bad or ([] if status == 0 else ["(whole)"]):
+        tally.add(f"{target.name}: {case}", False, out)
+    for line in re.findall(r"^figures: (.*)$", out, re.M):
+        print(f"   {line}", flush=True)
+
+
 def static_tree():
     status, out = run(PYTHON, "tests/check_tree.py")
     tally.add("the tree: includes, manuals, form", status == 0, out)
@@ -223,6 +236,7 @@ STAGES = [
     ("fuzzers", "build the fuzz targets with clang", build_fuzz),
     ("unit", "unit tests", lambda: unit("build")),
     ("unit-asan", "unit tests, sanitizers", lambda: unit("build-asan")),
+    ("power-cut", "power cuts at every step of the spool", lambda: harness("spool/spool_power_test", "20")),
     ("tree", "the tree itself", static_tree),
     ("manuals", "manuals", static_manuals),
     ("broken", "broken configurations", broken),
@@ -238,6 +252,7 @@ STAGES = [
 ]
 
 LONG = {"system-asan"}  # only with --long, or when named
+LONG_RUN = False
 
 
 def main():
@@ -247,6 +262,8 @@ def main():
     options.add_argument("--list", action="store_true", help="only name the stages")
     options.add_argument("stages", nargs="*", metavar="STAGE")
     args = options.parse_args()
+    global LONG_RUN
+    LONG_RUN = args.long
     names = [s[0] for s in STAGES]
     for wanted in args.stages:
         if wanted not in names:

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #define NAME_MAX_OCTETS 80
 #define FDS_MAX         256
@@ -26,47 +27,48 @@ struct directory {
     size_t count;
 };
 
+/* A change of names that no sync has made last: from goes (empty: nothing goes), to is node (empty: nothing comes). */
+struct change {
+    char from[NAME_MAX_OCTETS], to[NAME_MAX_OCTETS];
+    struct node *node;
+};
+
 struct memdisk {
     struct node **nodes;
     size_t nodes_count;
-    struct directory now;
-    struct directory
-        *history; /* names as they were after each change since the last sync of any directory; [0]: lasting */
-    size_t history_count;
+    struct directory now, lasting;
+    struct change *pending; /* from lasting to now, in order */
+    size_t pending_count;
     struct node *fds[FDS_MAX];
     bool locked;
     uint64_t total, free_octets, inodes;
     uint64_t calls, syncs, fail_at, fail_times, cut_at;
     int fail_error;
+    void (*watch)(void *arg);
+    void *watch_arg;
 };
 
-static void *xalloc(void *old, size_t size)
+unsigned memdisk_allocating;
+
+void *memdisk_alloc(void *old, size_t size)
 {
+    memdisk_allocating++;
     void *p = realloc(old, size);
+    memdisk_allocating--;
     if (p == NULL) {
         abort();
     }
     return p;
 }
 
-static struct directory directory_copy(const struct directory *d)
+static void *zero_alloc(size_t size)
 {
-    struct directory c = {.count = d->count};
-    c.entries = xalloc(NULL, (d->count + 1) * sizeof(struct entry));
-    memcpy(c.entries, d->entries, d->count * sizeof(struct entry));
-    return c;
+    return memset(memdisk_alloc(NULL, size), 0, size);
 }
 
 struct memdisk *memdisk_new(uint64_t total)
 {
-    struct memdisk *d = calloc(1, sizeof(*d));
-    if (d == NULL) {
-        abort();
-    }
-    d->now.entries = xalloc(NULL, sizeof(struct entry));
-    d->history = xalloc(NULL, sizeof(struct directory));
-    d->history[0] = directory_copy(&d->now);
-    d->history_count = 1;
+    struct memdisk *d = zero_alloc(sizeof(*d));
     d->total = d->free_octets = total;
     d->inodes = 100000;
     return d;
@@ -81,14 +83,20 @@ void memdisk_free(struct memdisk **dp)
         free(d->nodes[i]->dirty);
         free(d->nodes[i]);
     }
-    for (size_t i = 0; i < d->history_count; i++) {
-        free(d->history[i].entries);
-    }
-    free(d->history);
     free(d->nodes);
     free(d->now.entries);
+    free(d->lasting.entries);
+    free(d->pending);
     free(d);
     *dp = NULL;
+}
+
+/* Something has changed and is not on the disk for good. */
+static void watched(struct memdisk *d)
+{
+    if (d->watch != NULL) {
+        d->watch(d->watch_arg);
+    }
 }
 
 /* 0: go on; else what the call returns. */
@@ -112,34 +120,81 @@ static struct entry *entry_find(struct directory *dir, const char *path)
     return NULL;
 }
 
-/* Names changed: one more state that may be what lasts. */
-static void names_changed(struct memdisk *d)
+static void entry_remove(struct directory *dir, const char *path)
 {
-    d->history = xalloc(d->history, (d->history_count + 1) * sizeof(struct directory));
-    d->history[d->history_count++] = directory_copy(&d->now);
+    struct entry *e = path[0] != '\0' ? entry_find(dir, path) : NULL;
+    if (e != NULL) {
+        *e = dir->entries[--dir->count];
+    }
 }
 
-static void entry_remove(struct memdisk *d, struct entry *e)
+static void entry_put(struct directory *dir, const char *path, struct node *n)
 {
-    *e = d->now.entries[--d->now.count];
-}
-
-static void entry_add(struct memdisk *d, const char *path, struct node *n)
-{
-    d->now.entries = xalloc(d->now.entries, (d->now.count + 2) * sizeof(struct entry));
-    struct entry *e = &d->now.entries[d->now.count++];
-    memset(e, 0, sizeof(*e));
+    entry_remove(dir, path);
+    dir->entries = memdisk_alloc(dir->entries, (dir->count + 1) * sizeof(struct entry));
+    struct entry *e = &dir->entries[dir->count++];
     (void)snprintf(e->path, sizeof(e->path), "%s", path);
     e->node = n;
+}
+
+static void change_apply(struct directory *dir, const struct change *c)
+{
+    entry_remove(dir, c->from);
+    if (c->to[0] != '\0') {
+        entry_put(dir, c->to, c->node);
+    }
+}
+
+static void names_change(struct memdisk *d, const char *from, const char *to, struct node *n)
+{
+    d->pending = memdisk_alloc(d->pending, (d->pending_count + 1) * sizeof(struct change));
+    struct change *c = &d->pending[d->pending_count++];
+    (void)snprintf(c->from, sizeof(c->from), "%s", from);
+    (void)snprintf(c->to, sizeof(c->to), "%s", to);
+    c->node = n;
+    change_apply(&d->now, c);
+}
+
+/* The directory of a path: what stands before the slash, or ".". */
+static size_t directory_of(const char *path, char to[static NAME_MAX_OCTETS])
+{
+    const char *slash = strchr(path, '/');
+    size_t len = slash == NULL ? 1 : (size_t)(slash - path);
+    memcpy(to, slash == NULL ? "." : path, len);
+    to[len] = '\0';
+    return len;
+}
+
+static bool change_is_in(const struct change *c, const char *directory)
+{
+    char own[NAME_MAX_OCTETS];
+    (void)directory_of(c->to[0] != '\0' ? c->to : c->from, own);
+    return strcmp(own, directory) == 0;
+}
+
+/* The first `keep` of a directory's pending changes last; the others stay pending. */
+static void names_last(struct memdisk *d, const char *directory, size_t keep)
+{
+    size_t left = 0;
+    for (size_t i = 0; i < d->pending_count; i++) {
+        struct change c = d->pending[i];
+        if (keep > 0 && change_is_in(&c, directory)) {
+            change_apply(&d->lasting, &c);
+            keep--;
+        } else {
+            d->pending[left++] = c;
+        }
+    }
+    d->pending_count = left;
 }
 
 static void node_grow(struct node *n, size_t size)
 {
     if (size > n->cap) {
         size_t cap = (size + UNIT * 8 - 1) / (UNIT * 8) * (UNIT * 8);
-        n->now = xalloc(n->now, cap);
-        n->lasting = xalloc(n->lasting, cap);
-        n->dirty = xalloc(n->dirty, cap / UNIT / 8 + 1);
+        n->now = memdisk_alloc(n->now, cap);
+        n->lasting = memdisk_alloc(n->lasting, cap);
+        n->dirty = memdisk_alloc(n->dirty, cap / UNIT / 8 + 1);
         memset(n->now + n->cap, 0, cap - n->cap);
         memset(n->lasting + n->cap, 0, cap - n->cap);
         memset(n->dirty + n->cap / UNIT / 8, 0, cap / UNIT / 8 + 1 - n->cap / UNIT / 8);
@@ -149,11 +204,8 @@ static void node_grow(struct node *n, size_t size)
 
 static struct node *node_new(struct memdisk *d)
 {
-    struct node *n = calloc(1, sizeof(*n));
-    if (n == NULL) {
-        abort();
-    }
-    d->nodes = xalloc(d->nodes, (d->nodes_count + 1) * sizeof(struct node *));
+    struct node *n = zero_alloc(sizeof(*n));
+    d->nodes = memdisk_alloc(d->nodes, (d->nodes_count + 1) * sizeof(struct node *));
     d->nodes[d->nodes_count++] = n;
     node_grow(n, UNIT);
     return n;
@@ -190,12 +242,8 @@ static int mem_open(void *arg, const char *path, enum disk_open how)
         return -EEXIST;
     }
     struct node *n = node_new(d); /* DISK_RENEW: truncation is as good as a new file here */
-    if (e != NULL) {
-        e->node = n;
-    } else {
-        entry_add(d, path, n);
-    }
-    names_changed(d);
+    names_change(d, "", path, n);
+    watched(d);
     return fd_new(d, n);
 }
 
@@ -223,24 +271,35 @@ static int64_t mem_read(void *arg, int fd, void *to, size_t len, uint64_t offset
     return (int64_t)have;
 }
 
+static void node_write(struct node *n, const uint8_t *from, size_t len, size_t offset)
+{
+    size_t end = offset + len;
+    node_grow(n, end);
+    memcpy(n->now + offset, from, len);
+    for (size_t u = offset / UNIT; u <= (end - 1) / UNIT; u++) {
+        n->dirty[u / 8] |= (uint8_t)(1U << (u % 8));
+    }
+    n->size = end > n->size ? end : n->size;
+}
+
 static int mem_write(void *arg, int fd, struct iovec *iov, int count, uint64_t offset)
 {
     struct memdisk *d = arg;
     struct node *n = fd_node(d, fd);
     int r = n == NULL ? -EBADF : counted(d);
-    for (int i = 0; r == 0 && i < count; i++) {
-        size_t end = (size_t)offset + iov[i].iov_len;
-        if (iov[i].iov_len == 0) {
-            continue;
-        }
-        node_grow(n, end);
-        memcpy(n->now + offset, iov[i].iov_base, iov[i].iov_len);
-        for (size_t u = (size_t)offset / UNIT; u <= (end - 1) / UNIT; u++) {
-            n->dirty[u / 8] |= (uint8_t)(1U << (u % 8));
-        }
-        n->size = end > n->size ? end : n->size;
-        offset = end;
+    if (n == NULL || memdisk_is_cut(d)) {
+        return r;
     }
+    size_t room = r == 0 ? SIZE_MAX : d->calls % 2 * UNIT * 3; /* one that fails may have written some of it */
+    for (int i = 0; i < count; i++) {
+        size_t len = iov[i].iov_len < room ? iov[i].iov_len : room;
+        if (len > 0) {
+            node_write(n, iov[i].iov_base, len, (size_t)offset);
+        }
+        room -= len;
+        offset += len;
+    }
+    watched(d);
     return r;
 }
 
@@ -249,41 +308,59 @@ static void node_clean(struct node *n)
     memset(n->dirty, 0, n->cap / UNIT / 8 + 1);
 }
 
+/* Reads see it, and it would be missing after a cut. */
+static bool unit_is_pending(const struct node *n, size_t u)
+{
+    bool dirty = (n->dirty[u / 8] >> (u % 8) & 1) != 0;
+    return dirty && ((u + 1) * UNIT > n->lasting_size || memcmp(n->now + u * UNIT, n->lasting + u * UNIT, UNIT) != 0);
+}
+
+static void unit_last(struct node *n, size_t u)
+{
+    memcpy(n->lasting + u * UNIT, n->now + u * UNIT, UNIT);
+    size_t end = (u + 1) * UNIT < n->size ? (u + 1) * UNIT : n->size;
+    n->lasting_size = end > n->lasting_size ? end : n->lasting_size;
+}
+
+/* The kernel says that it failed, once, and takes the pages for clean. All, some or nothing has reached the disk. */
+static void node_sync_fails(struct node *n, uint64_t chance)
+{
+    for (size_t u = 0; u < n->cap / UNIT; u++) {
+        bool lasts = chance % 3 == 0 || (chance % 3 == 1 && u % 2 == 0);
+        if (unit_is_pending(n, u) && lasts) {
+            unit_last(n, u);
+        }
+    }
+}
+
 static int mem_sync(void *arg, int fd)
 {
     struct memdisk *d = arg;
     struct node *n = fd_node(d, fd);
     int r = n == NULL ? -EBADF : counted(d);
     d->syncs++;
+    if (n == NULL || memdisk_is_cut(d)) {
+        return r;
+    }
     if (r == 0) {
         memcpy(n->lasting, n->now, n->cap);
         n->lasting_size = n->size;
+    } else {
+        node_sync_fails(n, d->calls);
     }
-    if (n != NULL && !memdisk_is_cut(d)) {
-        node_clean(n);
-    }
+    node_clean(n);
+    watched(d);
     return r;
-}
-
-static void history_forget(struct memdisk *d, size_t keep)
-{
-    for (size_t i = 0; i < d->history_count; i++) {
-        if (i != keep) {
-            free(d->history[i].entries);
-        }
-    }
-    d->history[0] = d->history[keep];
-    d->history_count = 1;
 }
 
 static int mem_sync_dir(void *arg, const char *path)
 {
-    (void)path;
     struct memdisk *d = arg;
     int r = counted(d);
     d->syncs++;
     if (r == 0) {
-        history_forget(d, d->history_count - 1);
+        names_last(d, path, SIZE_MAX);
+        watched(d);
     }
     return r;
 }
@@ -311,21 +388,15 @@ static int mem_rename(void *arg, const char *from, const char *to)
 {
     struct memdisk *d = arg;
     int r = counted(d);
-    struct entry *e = entry_find(&d->now, from);
+    const struct entry *e = entry_find(&d->now, from);
     if (r < 0 || e == NULL) {
         return r < 0 ? r : -ENOENT;
     }
     if (strcmp(from, to) == 0) {
         return 0;
     }
-    struct node *n = e->node;
-    entry_remove(d, e);
-    e = entry_find(&d->now, to);
-    if (e != NULL) {
-        entry_remove(d, e);
-    }
-    entry_add(d, to, n);
-    names_changed(d);
+    names_change(d, from, to, e->node);
+    watched(d);
     return 0;
 }
 
@@ -333,12 +404,12 @@ static int mem_unlink(void *arg, const char *path)
 {
     struct memdisk *d = arg;
     int r = counted(d);
-    struct entry *e = entry_find(&d->now, path);
+    const struct entry *e = entry_find(&d->now, path);
     if (r < 0 || e == NULL) {
         return r < 0 ? r : -ENOENT;
     }
-    entry_remove(d, e);
-    names_changed(d);
+    names_change(d, path, "", NULL);
+    watched(d);
     return 0;
 }
 
@@ -437,21 +508,60 @@ static uint64_t random_next(uint64_t *state)
     return *state;
 }
 
-static void node_lose(struct node *n, enum memdisk_loss loss, uint64_t *random)
+size_t memdisk_pending_units(const struct memdisk *d)
 {
-    if (loss == MEMDISK_LOSE_NONE) {
-        memcpy(n->lasting, n->now, n->cap);
-        n->lasting_size = n->size;
+    size_t count = 0;
+    for (size_t i = 0; i < d->nodes_count; i++) {
+        for (size_t u = 0; u < d->nodes[i]->cap / UNIT; u++) {
+            count += unit_is_pending(d->nodes[i], u);
+        }
     }
-    unsigned mode = (unsigned)(random_next(random) % 4); /* all lost, all kept, half, most */
-    for (size_t u = 0; loss == MEMDISK_LOSE_RANDOM && u < n->cap / UNIT; u++) {
-        bool dirty = (n->dirty[u / 8] >> (u % 8) & 1) != 0;
-        uint64_t dice = random_next(random) % 8;
-        bool kept = mode == 1 || (mode == 2 && dice < 4) || (mode == 3 && dice > 0);
-        if (dirty && kept) {
-            memcpy(n->lasting + u * UNIT, n->now + u * UNIT, UNIT);
-            size_t end = (u + 1) * UNIT < n->size ? (u + 1) * UNIT : n->size;
-            n->lasting_size = end > n->lasting_size ? end : n->lasting_size;
+    return count;
+}
+
+size_t memdisk_pending_names(const struct memdisk *d)
+{
+    return d->pending_count;
+}
+
+/* What lasts of the units that are pending when the power goes. */
+struct losing {
+    enum memdisk_loss loss;
+    uint64_t random;
+    size_t at;     /* the unit in question ... */
+    size_t number; /* ... and the one looked at */
+    unsigned mode; /* RANDOM: of this file */
+};
+
+static bool unit_lasts(struct losing *l)
+{
+    size_t number = l->number++;
+    uint64_t dice = random_next(&l->random) % 8;
+    switch (l->loss) {
+    case MEMDISK_LOSE_ALL:
+        return false;
+    case MEMDISK_LOSE_NONE:
+        return true;
+    case MEMDISK_LOSE_TAIL:
+        return number < l->at;
+    case MEMDISK_LOSE_HEAD:
+        return number >= l->at;
+    case MEMDISK_LOSE_ONE:
+        return number != l->at;
+    case MEMDISK_KEEP_ONE:
+        return number == l->at;
+    case MEMDISK_LOSE_RANDOM:
+        break;
+    }
+    return l->mode == 1 || (l->mode == 2 && dice < 4) || (l->mode == 3 && dice > 0);
+}
+
+static void node_lose(struct node *n, struct losing *l)
+{
+    l->mode = (unsigned)(random_next(&l->random) % 4); /* all lost, all kept, half, most */
+    for (size_t u = 0; u < n->cap / UNIT; u++) {
+        if (unit_is_pending(n, u) && unit_lasts(l)) {
+            unit_last(n, u);
         }
     }
     memcpy(n->now, n->lasting, n->cap);
@@ -459,22 +569,92 @@ static void node_lose(struct node *n, enum memdisk_loss loss, uint64_t *random)
     node_clean(n);
 }
 
+/* Each directory keeps a first part of its changes. */
+static void names_lose(struct memdisk *d, struct losing *l)
+{
+    unsigned mode = (unsigned)(random_next(&l->random) % 3); /* all kept, all lost, by chance */
+    mode = l->loss == MEMDISK_LOSE_NONE ? 0 : l->loss == MEMDISK_LOSE_ALL ? 1 : mode;
+    while (d->pending_count > 0) {
+        char directory[NAME_MAX_OCTETS];
+        size_t count = 0;
+        const struct change *first = &d->pending[0];
+        (void)directory_of(first->to[0] != '\0' ? first->to : first->from, directory);
+        for (size_t i = 0; i < d->pending_count; i++) {
+            count += change_is_in(&d->pending[i], directory);
+        }
+        names_last(d, directory, mode == 0 ? count : mode == 1 ? 0 : (size_t)(random_next(&l->random) % (count + 1)));
+        size_t left = 0;
+        for (size_t i = 0; i < d->pending_count; i++) {
+            if (!change_is_in(&d->pending[i], directory)) {
+                d->pending[left++] = d->pending[i];
+            }
+        }
+        d->pending_count = left;
+    }
+}
+
+static void directory_copy(struct directory *to, const struct directory *from)
+{
+    to->entries = memdisk_alloc(to->entries, (from->count + 1) * sizeof(struct entry));
+    to->count = from->count;
+    if (from->count > 0) {
+        memcpy(to->entries, from->entries, from->count * sizeof(struct entry));
+    }
+}
+
+/* Files without a name are gone. */
+static void nodes_forget(struct memdisk *d)
+{
+    size_t left = 0;
+    for (size_t i = 0; i < d->nodes_count; i++) {
+        struct node *n = d->nodes[i];
+        bool named = false;
+        for (size_t k = 0; k < d->now.count && !named; k++) {
+            named = d->now.entries[k].node == n;
+        }
+        if (named) {
+            d->nodes[left++] = n;
+        } else {
+            free(n->now);
+            free(n->lasting);
+            free(n->dirty);
+            free(n);
+        }
+    }
+    d->nodes_count = left;
+}
+
 void memdisk_power_on(struct memdisk *d, enum memdisk_loss loss, uint64_t seed)
 {
-    uint64_t random = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
-    size_t names = loss == MEMDISK_LOSE_ALL    ? 0
-                   : loss == MEMDISK_LOSE_NONE ? d->history_count - 1
-                                               : (size_t)(random_next(&random) % d->history_count);
-    free(d->now.entries);
-    d->now = directory_copy(&d->history[names]);
-    history_forget(d, names);
+    size_t units = memdisk_pending_units(d) + 1;
+    struct losing l = {.loss = loss, .random = seed * UINT64_C(0x9e3779b97f4a7c15) + 1, .at = (size_t)(seed % units)};
     for (size_t i = 0; i < d->nodes_count; i++) {
-        node_lose(d->nodes[i], loss, &random);
+        node_lose(d->nodes[i], &l);
     }
+    names_lose(d, &l);
+    directory_copy(&d->now, &d->lasting);
+    nodes_forget(d);
     memset(d->fds, 0, sizeof(d->fds));
     d->locked = false;
     d->calls = d->syncs = 0;
     d->fail_at = d->cut_at = 0;
+}
+
+void memdisk_watch(struct memdisk *d, void (*changed)(void *arg), void *arg)
+{
+    d->watch = changed;
+    d->watch_arg = arg;
+}
+
+uint64_t memdisk_hash(const struct memdisk *d)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < d->now.count; i++) {
+        const struct entry *e = &d->now.entries[i];
+        uint64_t own = XXH3_64bits_withSeed(e->path, strlen(e->path), e->node->size);
+        sum += XXH3_64bits_withSeed(e->node->now, e->node->size, own);
+    }
+    return sum;
 }
 
 uint8_t *memdisk_octets(struct memdisk *d, const char *path, size_t *ret_size)
@@ -498,20 +678,41 @@ int memdisk_truncate(struct memdisk *d, const char *path, size_t size)
     return 0;
 }
 
+static struct node *node_copy(const struct node *n)
+{
+    struct node *to = zero_alloc(sizeof(*to));
+    node_grow(to, n->cap);
+    memcpy(to->now, n->now, n->cap);
+    memcpy(to->lasting, n->lasting, n->cap);
+    memcpy(to->dirty, n->dirty, n->cap / UNIT / 8 + 1);
+    to->size = n->size;
+    to->lasting_size = n->lasting_size;
+    return to;
+}
+
 struct memdisk *memdisk_copy(const struct memdisk *from)
 {
     struct memdisk *d = memdisk_new(from->total);
-    for (size_t i = 0; i < from->now.count; i++) {
-        const struct node *n = from->now.entries[i].node;
-        struct node *to = node_new(d);
-        node_grow(to, n->cap);
-        memcpy(to->now, n->now, n->cap);
-        memcpy(to->lasting, n->now, n->cap);
-        to->size = to->lasting_size = n->size;
-        entry_add(d, from->now.entries[i].path, to);
+    d->nodes = memdisk_alloc(NULL, (from->nodes_count + 1) * sizeof(struct node *));
+    d->nodes_count = from->nodes_count;
+    directory_copy(&d->now, &from->now);
+    directory_copy(&d->lasting, &from->lasting);
+    d->pending_count = from->pending_count;
+    d->pending = memdisk_alloc(NULL, (from->pending_count + 1) * sizeof(struct change));
+    memcpy(d->pending, from->pending, from->pending_count * sizeof(struct change));
+    for (size_t i = 0; i < from->nodes_count; i++) {
+        const struct node *old = from->nodes[i];
+        struct node *copy = d->nodes[i] = node_copy(old);
+        for (size_t k = 0; k < d->now.count; k++) {
+            d->now.entries[k].node = d->now.entries[k].node == old ? copy : d->now.entries[k].node;
+        }
+        for (size_t k = 0; k < d->lasting.count; k++) {
+            d->lasting.entries[k].node = d->lasting.entries[k].node == old ? copy : d->lasting.entries[k].node;
+        }
+        for (size_t k = 0; k < d->pending_count; k++) {
+            d->pending[k].node = d->pending[k].node == old ? copy : d->pending[k].node;
+        }
     }
-    names_changed(d);
-    history_forget(d, d->history_count - 1);
     d->free_octets = from->free_octets;
     d->inodes = from->inodes;
     return d;

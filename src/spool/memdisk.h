@@ -3,8 +3,8 @@
  * that a power cut may leave, and fails the n-th call on demand. Not part of the daemon.
  *
  * Model: a write lasts in units of 512 octets, each unsynced unit on its own; fdatasync makes a file's octets and size
- * last, and a failed one forgets that they were dirty (as ext4, XFS and Btrfs do); names last in the order in which
- * they were changed, at the latest with the directory's sync.
+ * last, and a failed one forgets that they were dirty (as ext4, XFS and Btrfs do); the names of one directory last in
+ * the order in which they were changed, at the latest with that directory's sync.
  */
 #ifndef KIDOBAN_SPOOL_MEMDISK_H
 #define KIDOBAN_SPOOL_MEMDISK_H
@@ -32,15 +32,30 @@ enum memdisk_loss {
     MEMDISK_LOSE_ALL,    /* nothing unsynced lasts */
     MEMDISK_LOSE_NONE,   /* everything lasts: a kill -9 */
     MEMDISK_LOSE_RANDOM, /* each unit and each name by chance */
+    /* Of n pending units, with k = seed % (n + 1); names by chance: */
+    MEMDISK_LOSE_TAIL, /* the first k last: torn */
+    MEMDISK_LOSE_HEAD, /* all but the first k last: reordered */
+    MEMDISK_LOSE_ONE,  /* all but number k */
+    MEMDISK_KEEP_ONE,  /* only number k */
 };
+size_t memdisk_pending_units(const struct memdisk *d);
+size_t memdisk_pending_names(const struct memdisk *d);
 /* The disk as the next start finds it: descriptors and locks gone, calls work again. */
 void memdisk_power_on(struct memdisk *d, enum memdisk_loss loss, uint64_t seed);
 
 /* For damage: a file's octets as they are; NULL when there is none. Changes are the disk's. */
 uint8_t *memdisk_octets(struct memdisk *d, const char *path, size_t *ret_size);
 int memdisk_truncate(struct memdisk *d, const char *path, size_t size);
-struct memdisk *memdisk_copy(const struct memdisk *d);
+struct memdisk *memdisk_copy(const struct memdisk *d); /* with what is pending; no descriptor is open in it */
+/* Called whenever something has changed or was synced, from within the call. NULL: not any more. */
+void memdisk_watch(struct memdisk *d, void (*changed)(void *arg), void *arg);
+uint64_t memdisk_hash(const struct memdisk *d); /* of all names and octets as reads see them */
 void memdisk_set_free(struct memdisk *d, uint64_t free_octets, uint64_t inodes);
 size_t memdisk_open_files(const struct memdisk *d);
+
+/* Memory of the tests themselves: never NULL. While it is being taken memdisk_allocating is not 0, so that an allocator
+ * that fails for the spool's sake lets it pass. */
+extern unsigned memdisk_allocating;
+void *memdisk_alloc(void *old, size_t size);
 
 #endif

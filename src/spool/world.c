@@ -72,13 +72,13 @@ static struct world_entry *entry_find(struct world *w, uint64_t id)
 /* Reads the octets of a place as deliver would: through a descriptor, checksum before anything else. */
 static uint8_t *octets_get(struct world *w, uint64_t file, uint64_t offset, uint64_t length, uint64_t xxh3)
 {
-    uint8_t *octets = malloc(length + 1);
+    uint8_t *octets = memdisk_alloc(NULL, length + 1);
     int fd = spool_file_open(w->sp, file);
     int64_t n = fd < 0 ? fd : w->disk.read(w->disk.arg, fd, octets, length, offset);
     if (fd >= 0) {
         w->disk.close(w->disk.arg, fd);
     }
-    if (octets == NULL || n != (int64_t)length || XXH3_64bits(octets, length) != xxh3) {
+    if (n != (int64_t)length || XXH3_64bits(octets, length) != xxh3) {
         free(octets);
         return NULL;
     }
@@ -108,7 +108,7 @@ static void on_job(void *arg, uint32_t shard, uint64_t id, const struct deliver_
 {
     struct world *w = arg;
     (void)shard;
-    w->jobs = realloc(w->jobs, (w->jobs_count + 1) * sizeof(*w->jobs));
+    w->jobs = memdisk_alloc(w->jobs, (w->jobs_count + 1) * sizeof(*w->jobs));
     struct world_job *j = &w->jobs[w->jobs_count++];
     *j = (struct world_job){.id = id, .job = *job, .count = job->envelope.recipients_count};
     for (uint16_t i = 0; i < j->count && i < 4; i++) {
@@ -197,6 +197,49 @@ void world_fini(struct world *w)
     clock_override(NULL);
 }
 
+/* Durable ends may not come again. */
+static void entries_settle(const struct world *w, struct world *fork)
+{
+    struct spool_figures f = {0};
+    if (w->sp != NULL) {
+        spool_figures(w->sp, &f);
+    }
+    for (size_t i = 0; i < fork->ledger_count; i++) {
+        struct world_entry *e = &fork->ledger[i];
+        e->fate = e->fate == WORLD_SENT ? WORLD_REFUSED : e->fate; /* its client got no answer */
+        e->settled |= e->settled_turn > 0 && e->settled_turn <= f.log.durable_turn;
+        e->settled_turn = 0;
+    }
+}
+
+void world_fork(const struct world *w, struct world *fork, enum memdisk_loss loss, uint64_t seed)
+{
+    *fork = *w;
+    fork->sp = NULL;
+    fork->jobs = NULL;
+    fork->jobs_count = 0;
+    fork->answers = fork->refused = 0;
+    fork->random = (w->random ^ seed) | 1;
+    fork->mono_ms = 5000;
+    fork->mem = memdisk_copy(w->mem);
+    fork->disk = memdisk_calls(fork->mem);
+    fork->config.random_arg = fork;
+    fork->ledger = memdisk_alloc(NULL, (w->ledger_count + 1) * sizeof(*fork->ledger));
+    memcpy(fork->ledger, w->ledger, w->ledger_count * sizeof(*fork->ledger));
+    entries_settle(w, fork);
+    memdisk_power_on(fork->mem, loss, seed);
+    clock_owner = fork;
+}
+
+void world_join(struct world *w, struct world *fork)
+{
+    world_drop(fork);
+    memdisk_free(&fork->mem);
+    free(fork->ledger);
+    free(fork->jobs);
+    clock_owner = w;
+}
+
 void world_send(struct world *w, uint32_t length, bool large)
 {
     uint64_t id = w->next_id++;
@@ -212,9 +255,9 @@ void world_send(struct world *w, uint32_t length, bool large)
                          .account = span_str(id % 2 ? "alice" : "bob"),
                          .recipients_count = (uint16_t)(1 + id % 2),
                          .recipients = recipients};
-    uint8_t *octets = malloc(length + 1);
+    uint8_t *octets = memdisk_alloc(NULL, length + 1);
     world_octets(id, length, octets);
-    w->ledger = realloc(w->ledger, (w->ledger_count + 1) * sizeof(*w->ledger));
+    w->ledger = memdisk_alloc(w->ledger, (w->ledger_count + 1) * sizeof(*w->ledger));
     w->ledger[w->ledger_count++] = (struct world_entry){.id = id, .length = length, .fate = WORLD_SENT};
     if (!large) {
         spool_put(w->sp, 7, id, &(struct spool_put){e, {octets, length}});
@@ -249,7 +292,7 @@ static void job_end(struct world *w, size_t i, enum deliver_result result)
     if (octets == NULL) {
         result = DELIVER_DAMAGED;
     } else if (e != NULL) {
-        uint8_t *expected = malloc(e->length + 1);
+        uint8_t *expected = memdisk_alloc(NULL, e->length + 1);
         world_octets(e->id, e->length, expected);
         if (j.job.length != e->length || memcmp(octets, expected, e->length) != 0) {
             broken(w, "a job with foreign octets");
@@ -272,6 +315,9 @@ static void job_end(struct world *w, size_t i, enum deliver_result result)
     if (e != NULL && j.numbers[0] == 0 && (result == DELIVER_DELIVERED || result == DELIVER_PERMANENT)) {
         e->deliveries += result == DELIVER_DELIVERED;
         e->fate = result == DELIVER_DELIVERED ? WORLD_DELIVERED : WORLD_FAILED;
+        struct spool_figures f;
+        spool_figures(w->sp, &f);
+        e->settled_turn = f.log.gather_turn;
     }
     if (j.is_dsn && octets != NULL && (result == DELIVER_DELIVERED || result == DELIVER_PERMANENT)) {
         dsn_delivered(w, octets);
@@ -354,7 +400,7 @@ static void message_check(struct world *w, const struct message *m)
     if (octets == NULL) {
         broken(w, "message %llx is torn", (unsigned long long)m->id);
     } else if (e != NULL) {
-        uint8_t *expected = malloc(e->length + 1);
+        uint8_t *expected = memdisk_alloc(NULL, e->length + 1);
         world_octets(e->id, e->length, expected);
         if (m->length != e->length || memcmp(octets, expected, e->length) != 0) {
             broken(w, "message %llx has foreign octets", (unsigned long long)m->id);
@@ -371,6 +417,9 @@ void world_check(struct world *w)
         const struct message *m = index_find(spool_index(w->sp), e->id);
         if (e->fate == WORLD_ACKED && m == NULL) {
             broken(w, "message %llx was acknowledged and is lost", (unsigned long long)e->id);
+        }
+        if (e->settled && m != NULL && m->recipients[0].state == RECIPIENT_QUEUED) {
+            broken(w, "message %llx would be delivered a second time", (unsigned long long)e->id);
         }
         if (e->fate == WORLD_FAILED && m == NULL && !dsn_for(w, e)) {
             broken(w, "message %llx failed and nobody is told", (unsigned long long)e->id);

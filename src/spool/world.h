@@ -17,6 +17,8 @@ struct world_entry {
     uint8_t fate; /* enum world_fate */
     bool dsn_delivered;
     unsigned deliveries;
+    uint64_t settled_turn; /* of the log: when it is durable, the first recipient's end is (0: no end yet) */
+    bool settled;          /* in a fork: the end was durable at the cut */
 };
 
 struct world_job {
@@ -53,6 +55,10 @@ void world_settle(struct world *w);      /* polls until nothing moves */
 void world_deliver_all(struct world *w); /* every job succeeds, until the queue is empty or nothing moves */
 /* The promises, on what stands in the index now: nothing acknowledged is missing, nothing is torn. Sets broken. */
 void world_check(struct world *w);
+/* What a start of the machine finds after a power cut now: a world of its own, on a copy of the disk, with what clients
+ * know. w may be in the midst of a call. Until world_join(w), the clock is the fork's. */
+void world_fork(const struct world *w, struct world *fork, enum memdisk_loss loss, uint64_t seed);
+void world_join(struct world *w, struct world *fork); /* the fork ends */
 uint64_t world_random(struct world *w);
 void world_octets(uint64_t id, uint32_t length, uint8_t *to);
 
