@@ -94,6 +94,8 @@ static void tie(struct relative *a, struct relative *b)
         log_error("process.tie.failed", LF_ERR(errno));
         return;
     }
+    /* A renewal that was asked for is this one: another would cut what already flows, and repeat deliveries. */
+    (void)uv_timer_stop(&t->again);
     t->epoch = ++a->master->epoch;
     t->made_ms = clock_mono_ms();
     send_peer(a, b, t->epoch, fds[0]);
