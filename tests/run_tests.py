@@ -210,6 +210,33 @@ def system(name):
             tally.add(f"{name}: {path.stem}: {case.get('name')}", not wrong, words)
 
 
+def build_faults():
+    build("build-faults", "-Dfaults=true")
+
+
+def crash(name, seconds, **env):
+    """tests/crash/test_NAME.py; what it prints (seeds, counts) is shown."""
+    results = OUT / f"crash-{name}.xml"
+    results.unlink(missing_ok=True)
+    status, out = run("tests/world.sh", PYTHON, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "--timeout=600",
+                      f"--junitxml={results}", f"tests/crash/test_{name}.py",
+                      env=dict(environment("build"), **env), seconds=seconds)
+    for line in out.splitlines():
+        if line.startswith(f"{name}, "):
+            print(f"   {line}")
+    if not results.exists():
+        tally.add(f"crash: {name}", False, out)
+        return
+    for case in ET.parse(results).getroot().iter("testcase"):
+        wrong = [c for c in case if c.tag in ("failure", "error", "skipped")]
+        words = "\n".join((c.get("message") or "") + "\n" + (c.text or "") for c in wrong)
+        tally.add(f"{name}: {case.get('name')}", not wrong, words)
+
+
+def kills():
+    crash("kills", 6 * 3600 if LONG_RUN else 1200, KIDOBAN_CRASH_KILLS="5000" if LONG_RUN else "220")
+
+
 def broken():
     """`kidoban check` on each broken configuration says exactly what its .expect file has."""
     for path in sorted((TREE / "tests/broken").glob("*.yaml")):
@@ -249,6 +276,8 @@ STAGES = [
     ("clients", "client programs", clients),
     ("system", "the whole system", lambda: system("build")),
     ("system-asan", "the whole system, sanitizers", lambda: system("build-asan")),
+    ("faulty", "build with fault points", build_faults),
+    ("kills", "every process killed at every step", kills),
 ]
 
 LONG = {"system-asan"}  # only with --long, or when named
@@ -258,7 +287,7 @@ LONG_RUN = False
 def main():
     options = argparse.ArgumentParser(prog="./test", description=__doc__.splitlines()[0])
     options.add_argument("--long", action="store_true",
-                         help="an hour for each fuzz target, and the whole system with sanitizers")
+                         help="an hour for each fuzz target, more of every harness, the whole system with sanitizers")
     options.add_argument("--list", action="store_true", help="only name the stages")
     options.add_argument("stages", nargs="*", metavar="STAGE")
     args = options.parse_args()

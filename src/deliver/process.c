@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "common/fault.h"
 #include "common/log.h"
 #include "deliver/relay.h"
 
@@ -38,6 +39,7 @@ static void send_outcome(void *arg, uint64_t id, uint64_t generation, const stru
     if (d->spool == NULL || generation != d->generation) {
         return;
     }
+    (void)FAULT_POINT("deliver.outcome");
     struct wire_writer w = channel_begin(d->spool, DELIVER_OUTCOME, id);
     deliver_outcome_encode(&w, m);
     (void)channel_end(d->spool, &w); /* a broken channel tells itself */
@@ -57,6 +59,7 @@ static int on_job(struct deliver *d, const struct frame *f, struct span payload)
     if (r < 0) {
         return -1;
     }
+    (void)FAULT_POINT("deliver.job");
     j->generation = d->generation;
     d->jobs++;
     relay_job(d->relay, j);

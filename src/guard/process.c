@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/fault.h"
 #include "guard/guard_int.h"
 
 struct limits_moment guard_moment(const struct guard_process *g)
@@ -92,6 +93,7 @@ static int on_check(struct guard_process *g, struct peer *p, uint64_t id, struct
         limits_check(g->limits, id, &q, guard_moment(g), &a);
     }
     note_check(g, id, &q, &a);
+    (void)FAULT_POINT("guard.answer");
     struct guard_answer m = {.verdict = (uint8_t)a.verdict,
                              .limit = span_str(a.limit != NULL ? a.limit->name : NULL),
                              .text = span_str(a.text)};

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/fault.h"
 #include "common/log.h"
 #include "master/master_int.h"
 
@@ -268,7 +269,9 @@ static void on_delay_over(uv_timer_t *t)
 static void start_later(struct relative *r)
 {
     r->delay_ms = r->delay_ms == 0 ? DELAY_FIRST_MS : r->delay_ms * 2 < DELAY_MAX_MS ? r->delay_ms * 2 : DELAY_MAX_MS;
-    (void)uv_timer_start(&r->timer, on_delay_over, r->delay_ms, 0);
+    /* A harness that kills all the time does not want to wait for it. */
+    uint64_t delay_ms = FAULT_POINT("master.delay") < 0 ? 1 : r->delay_ms;
+    (void)uv_timer_start(&r->timer, on_delay_over, delay_ms, 0);
 }
 
 static void start(struct relative *r)
@@ -314,6 +317,7 @@ static void start(struct relative *r)
     if (r->role == ROLE_SUBMIT) {
         (void)channel_send(r->channel, MASTER_SHARED, 0, (struct span){0}, m->shared_fd);
     }
+    (void)FAULT_POINT("master.start");
     (void)channel_send(r->channel, MASTER_START, 0, (struct span){0}, -1);
     tie_all(r);
 }
@@ -365,6 +369,7 @@ void family_reaped(struct master *m, pid_t pid, int wait_status)
         if (!wanted) {
             log_death(r, wait_status);
         }
+        (void)FAULT_POINT("master.reaped");
         r->pid = 0;
         r->state = RELATIVE_DEAD;
         r->restarts += wanted ? 0 : 1;

@@ -13,6 +13,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/fault.h"
+
 #define READ_ROOM    (256U * 1024U)
 #define READ_FDS_MAX 64
 #define SEND_FDS_MAX 1024
@@ -158,10 +160,12 @@ static void on_flush(uv_prepare_t *h)
     if (ch->broken != NULL || ch->freed) {
         return;
     }
+    (void)FAULT_POINT("channel.flush");
     if (flush_now(ch) != 0) {
         fail(ch, "the peer does not read any more");
         return;
     }
+    (void)FAULT_POINT("channel.flushed");
     set_poll(ch);
     if (ch->ops->drained != NULL && ch->out.len < CHANNEL_LOW) {
         ch->ops->drained(ch->arg);

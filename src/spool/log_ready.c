@@ -49,6 +49,7 @@ static void prepare_run(struct task *t)
     segment_name(p->seq, to);
     if (p->from != 0) {
         segment_name(p->from, from);
+        r = FAULT_POINT("spool.segment.recycle");
     } else {
         r = fresh_make(l, p->size);
     }

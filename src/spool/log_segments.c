@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/fault.h"
 #include "spool/log_int.h"
 
 /* A file that goes, on the house worker. */
@@ -116,6 +117,7 @@ uint64_t log_tail_wanted(const struct log *l)
 static void removal_run(struct task *t)
 {
     struct removal *r = (struct removal *)t;
+    (void)FAULT_POINT("spool.segment.remove");
     (void)r->log->disk->unlink(r->log->disk->arg, r->path);
 }
 

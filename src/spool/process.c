@@ -9,6 +9,7 @@
 #include <uthash.h>
 
 #include "common/clock.h"
+#include "common/fault.h"
 #include "common/log.h"
 #include "process/child.h"
 #include "spool/control.h"
@@ -64,6 +65,7 @@ static int on_put(struct process *p, const struct peer *peer, uint64_t id, struc
     if (spool_put_decode(payload, &put) < 0) {
         return -1;
     }
+    (void)FAULT_POINT("spool.frame");
     spool_put(p->sp, ticket_of(peer), id, &put);
     return 0;
 }
@@ -74,6 +76,7 @@ static int on_begin(struct process *p, const struct peer *peer, uint64_t id, str
     if (spool_begin_decode(payload, &begin) < 0) {
         return -1;
     }
+    (void)FAULT_POINT("spool.large.begin");
     spool_begin(p->sp, ticket_of(peer), id, &begin);
     return 0;
 }
@@ -85,6 +88,7 @@ static int on_commit(struct process *p, const struct peer *peer, uint64_t id, st
     if (wire_reader_end(&r) < 0) {
         return -1;
     }
+    (void)FAULT_POINT("spool.large.commit");
     spool_commit(p->sp, ticket_of(peer), id, total);
     return 0;
 }
@@ -134,6 +138,7 @@ static void on_answer(void *arg, uint64_t ticket, uint64_t id, const struct spoo
     if (peer->ch == NULL || ticket_of(peer) != ticket) {
         return;
     }
+    (void)FAULT_POINT("spool.answer");
     if (refused == NULL) {
         (void)channel_send(peer->ch, SPOOL_STORED, id, (struct span){0}, -1);
         return;
@@ -231,6 +236,7 @@ static void on_job(void *arg, uint32_t shard, uint64_t id, const struct deliver_
     if (peer == NULL) {
         return; /* its channel is closing: the shard goes down in a moment */
     }
+    (void)FAULT_POINT("spool.job");
     int r = file_send(p, peer, job->file);
     if (r == 0) {
         struct wire_writer w = channel_begin(peer->ch, DELIVER_JOB, id);
@@ -269,7 +275,10 @@ static int on_deliver_frame(void *arg, const struct frame *f, struct span payloa
     if (f->type != DELIVER_OUTCOME || deliver_outcome_decode(payload, &o) < 0) {
         return -1;
     }
-    return spool_outcome(p->sp, peer->shards, f->id, &o);
+    (void)FAULT_POINT("spool.outcome");
+    int r = spool_outcome(p->sp, peer->shards, f->id, &o);
+    (void)FAULT_POINT("spool.outcome.gathered");
+    return r;
 }
 
 /* Each shard belongs to the deliver process of its number; to another only when that has been away for long. */

@@ -140,7 +140,8 @@ static void finish_run(struct task *t)
     r = r < 0 ? r : FAULT_POINT("spool.snapshot.rename");
     r = r < 0 ? r : s->disk->rename(s->disk->arg, "index.snap.tmp", "index.snap");
     r = r < 0 ? r : FAULT_POINT("spool.snapshot.dirsync");
-    s->error = r < 0 ? r : s->disk->sync_dir(s->disk->arg, ".");
+    r = r < 0 ? r : s->disk->sync_dir(s->disk->arg, ".");
+    s->error = r < 0 ? r : FAULT_POINT("spool.snapshot.done");
 }
 
 static void finish_done(struct task *t)

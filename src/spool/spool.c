@@ -5,6 +5,7 @@
 #include <sys/random.h>
 
 #include "common/clock.h"
+#include "common/fault.h"
 #include "common/log.h"
 #include "spool/recover.h"
 #include "spool/spool_int.h"
@@ -157,6 +158,7 @@ static int recover_and_start(struct spool *sp)
     struct recover_options options = {.segment_size = sp->segment_size, .found = found_log, .arg = sp};
     uint64_t began = clock_mono_ms();
     int r = recover_run(sp->disk, sp->ix, &options, &rec);
+    (void)FAULT_POINT("spool.recover.read");
     if (r < 0) {
         return r;
     }
@@ -166,6 +168,7 @@ static int recover_and_start(struct spool *sp)
     if (r == 0) {
         sp->snapshot_octets = rec.replayed * SPOOL_BLOCK; /* a floor: what was replayed is worth a snapshot in time */
         r = recovered_log(sp, &rec);
+        (void)FAULT_POINT("spool.recover.logged");
         recovered_schedule(sp);
         log_info("spool.recovered", LF_UINT("messages", index_count(sp->ix)), LF_UINT("batches", rec.replayed),
                  LF_UINT("records", rec.records), LF_UINT("snapshot", rec.from_snapshot),

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/fault.h"
 #include "common/log.h"
 #include "message/identity.h"
 #include "message/submission.h"
@@ -242,6 +243,7 @@ void intake_data_begin(struct session *s, const struct smtp_data_begin *begin)
     struct wire_writer w = channel_begin(sb->guard, GUARD_CHECK, t->id);
     guard_check_encode(&w, &check);
     (void)channel_end(sb->guard, &w);
+    (void)FAULT_POINT("submit.check");
 }
 
 static bool guard_go(struct transaction *t, const struct guard_answer *answer)
@@ -347,6 +349,7 @@ static void send_chunks(struct submit *sb, struct transaction *t)
 {
     while (t->octets.len > 0) {
         struct span part = {t->octets.data, t->octets.len < SPOOL_CHUNK_MAX ? t->octets.len : SPOOL_CHUNK_MAX};
+        (void)FAULT_POINT("submit.chunk");
         (void)channel_send(sb->spool, SPOOL_CHUNK, t->id, part, -1);
         t->streamed += part.len;
         buf_consume(&t->octets, part.len);
@@ -494,6 +497,7 @@ void intake_spool_drained(struct submit *sb)
 static void put_small(struct session *s, struct transaction *t)
 {
     struct spool_put put = {.envelope = envelope_of(s, t), .octets = buf_span(&t->octets)};
+    (void)FAULT_POINT("submit.put");
     struct wire_writer w = channel_begin(s->submit->spool, SPOOL_PUT, t->id);
     spool_put_encode(&w, &put);
     if (channel_end(s->submit->spool, &w) < 0) {
@@ -510,6 +514,7 @@ static void put_small(struct session *s, struct transaction *t)
 static void commit_large(struct session *s, struct transaction *t)
 {
     send_chunks(s->submit, t);
+    (void)FAULT_POINT("submit.commit");
     struct wire_writer w = channel_begin(s->submit->spool, SPOOL_COMMIT, t->id);
     wire_put_u64(&w, t->streamed);
     (void)channel_end(s->submit->spool, &w);
@@ -561,6 +566,7 @@ void intake_stored(struct submit *sb, uint64_t id)
     if (t == NULL || t->stage != INTAKE_STORING) {
         return;
     }
+    (void)FAULT_POINT("submit.stored");
     struct session *s = t->session;
     char text[64], id_text[ID_TEXT_LEN + 1];
     id_format(id, id_text);
@@ -570,6 +576,7 @@ void intake_stored(struct submit *sb, uint64_t id)
     s->messages++;
     smtp_server_message_result(s->smtp, &d);
     session_continue(s);
+    (void)FAULT_POINT("submit.replied");
 }
 
 void intake_refused(struct submit *sb, uint64_t id, const struct spool_refused *refused)

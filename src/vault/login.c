@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/fault.h"
 #include "vault/vault_int.h"
 
 #define uthash_fatal(msg) abort()
@@ -82,6 +83,7 @@ static void login_free(struct login *l)
 
 static void send_verdict(struct vault_peer *p, uint64_t question, const struct vault_verdict *m)
 {
+    (void)FAULT_POINT("vault.answer");
     struct wire_writer w = channel_begin(p->peer.channel, VAULT_VERDICT, question);
     vault_verdict_encode(&w, m);
     (void)channel_end(p->peer.channel, &w);
