@@ -3,8 +3,8 @@
  * includes it. The numbers are in host order; a blob lives on the machine that made it, and its version says when a
  * program and a blob do not belong together.
  *
- * It is an array of cells of 32 octets. Cell 0 is the header. A trie has a root of 65,536 entries, one for each value of
- * the address's first 16 bits (IPv4: the first 16 of 32), and below it nodes of 6 bits each. An entry is a leaf
+ * It is an array of cells of 32 octets. Cell 0 is the header. A trie has a root of 65,536 entries, one for each value
+ * of the address's first 16 bits (IPv4: the first 16 of 32), and below it nodes of 6 bits each. An entry is a leaf
  * (BLOB_LEAF set: the other 31 bits are the answer) or the cell number of a node. In a node, bit i of `children` says
  * that value i goes on to a node: the cell at child_base + (number of bits of `children` below i). Otherwise its answer
  * is leaf number leaf_base + (number of bits of `leaves` at or below i) - 1: equal neighbours share one. Leaf n stands
@@ -23,9 +23,9 @@
 #define BLOB_LEAF         0x80000000U
 
 /* Source leaf: class in the lower 11 bits, exemption in the 20 above; 0: none. */
-#define BLOB_CLASS_BITS    11
-#define BLOB_CLASSES_MAX   (1U << BLOB_CLASS_BITS) /* class 0 is the default: sources in no class */
-#define BLOB_EXEMPTIONS_MAX ((1U << 20) - 1)
+#define BLOB_CLASS_BITS      11
+#define BLOB_CLASSES_MAX     (1U << BLOB_CLASS_BITS) /* class 0 is the default: sources in no class */
+#define BLOB_EXEMPTIONS_MAX  ((1U << 20) - 1)
 #define BLOB_CLASS(leaf)     ((leaf) & (BLOB_CLASSES_MAX - 1))
 #define BLOB_EXEMPTION(leaf) (((leaf) & ~BLOB_LEAF) >> BLOB_CLASS_BITS)
 
@@ -49,21 +49,21 @@ enum blob_flag {
 };
 
 struct blob_header {
-    __u32 version, cells;          /* cells: of the whole blob */
+    __u32 version, cells; /* cells: of the whole blob */
     __u32 flags, refuse_with;
-    __u32 classes_at, exempt_at;   /* cell of class 0; cell of exemption 0 (not used: numbers begin with 1) */
-    __u32 source4_at, source6_at;  /* cells of the roots */
+    __u32 classes_at, exempt_at;  /* cell of class 0; cell of exemption 0 (not used: numbers begin with 1) */
+    __u32 source4_at, source6_at; /* cells of the roots */
     /* second cell */
     __u32 dest4_at, dest6_at;
-    __u32 classes, exemptions;     /* how many, class 0 included, exemption 0 included */
+    __u32 classes, exemptions; /* how many, class 0 included, exemption 0 included */
     __u64 generation;
-    __u32 events_per_second;       /* for one source */
-    __u32 resets_per_second;       /* answers to one source; beyond, silence */
+    __u32 events_per_second; /* for one source */
+    __u32 resets_per_second; /* answers to one source; beyond, silence */
 };
 
 struct blob_class {
-    __u32 rule;      /* enum blob_rule */
-    __u32 set;       /* 0: every destination; else only towards this set */
+    __u32 rule;        /* enum blob_rule */
+    __u32 set;         /* 0: every destination; else only towards this set */
     __u64 interval_ns; /* rate: a new connection is worth that much time */
     __u64 burst_ns;    /* rate: how far ahead of the clock a source may be */
     __u64 counter;     /* its row in the counters, kept over reloads */
@@ -95,21 +95,21 @@ _Static_assert(sizeof(struct blob_header) == 64, "the header is two cells");
 enum policy_verdict { POLICY_PASS, POLICY_REFUSE, POLICY_DROP };
 
 enum policy_reason {
-    REASON_OTHER,           /* pass: not TCP port 25, or nothing that IP hosts read */
-    REASON_TAIL,            /* pass: a later fragment that cannot touch the ports or flags */
-    REASON_UNPARSED,        /* pass: malformed, from a source that is not restricted */
-    REASON_CLASS,           /* the class's rule */
-    REASON_DEFAULT,         /* the rule for sources in no class */
-    REASON_EXEMPTION,       /* pass */
-    REASON_ALLOW_TO,        /* pass: a destination that is always allowed */
-    REASON_SCOPE,           /* pass: the class denies other destinations only */
-    REASON_RATE,            /* pass: within the rate */
-    REASON_RETURN_PATH,     /* drop: from port 25, towards a denied line */
-    REASON_INBOUND,         /* refuse: to port 25 of a denied line */
-    REASON_DYNAMIC,         /* refuse: from another provider's dynamic range */
-    REASON_FIRST_FRAGMENT,  /* drop: a first fragment without its ports, or (IPv6) without its whole header chain */
-    REASON_OVERWRITE,       /* drop: a later fragment that could overwrite the flags */
-    REASON_MALFORMED,       /* drop: TCP that cannot be parsed, from a restricted source */
+    REASON_OTHER,          /* pass: not TCP port 25, or nothing that IP hosts read */
+    REASON_TAIL,           /* pass: a later fragment that cannot touch the ports or flags */
+    REASON_UNPARSED,       /* pass: malformed, from a source that is not restricted */
+    REASON_CLASS,          /* the class's rule */
+    REASON_DEFAULT,        /* the rule for sources in no class */
+    REASON_EXEMPTION,      /* pass */
+    REASON_ALLOW_TO,       /* pass: a destination that is always allowed */
+    REASON_SCOPE,          /* pass: the class denies other destinations only */
+    REASON_RATE,           /* pass: within the rate */
+    REASON_RETURN_PATH,    /* drop: from port 25, towards a denied line */
+    REASON_INBOUND,        /* refuse: to port 25 of a denied line */
+    REASON_DYNAMIC,        /* refuse: from another provider's dynamic range */
+    REASON_FIRST_FRAGMENT, /* drop: a first fragment without its ports, or (IPv6) without its whole header chain */
+    REASON_OVERWRITE,      /* drop: a later fragment that could overwrite the flags */
+    REASON_MALFORMED,      /* drop: TCP that cannot be parsed, from a restricted source */
     REASON_COUNT
 };
 
