@@ -257,6 +257,18 @@ def clients():
     tally.add("clients from npm", status == 0, out)
 
 
+def bench():
+    """Each race once and small: that it completes and its ledger is right. Nothing is gated on a time."""
+    results = OUT / "bench.json"
+    results.unlink(missing_ok=True)
+    status, out = run("bench/race", "--quick", "--json", results, seconds=900)
+    if not results.exists():
+        tally.add("the races", False, out)
+        return
+    for name, row in json.loads(results.read_text())["rows"].items():
+        tally.add(f"race {name}", not row["wrong"], "\n".join(row["wrong"]))
+
+
 STAGES = [
     ("plain", "build with gcc", build_plain),
     ("asan", "build with ASan and UBSan", build_asan),
@@ -275,6 +287,7 @@ STAGES = [
     ("rows-asan", "wire rows, sanitizers", lambda: rows("build-asan")),
     ("clients", "client programs", clients),
     ("system", "the whole system", lambda: system("build")),
+    ("bench", "the races, small and for function only", bench),
     ("system-asan", "the whole system, sanitizers", lambda: system("build-asan")),
     ("faulty", "build with fault points", build_faults),
     ("kills", "every process killed at every step", kills),

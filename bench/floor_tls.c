@@ -1,0 +1,100 @@
+/*
+ * floor-tls PORT CERTIFICATE KEY PROCESSES: the least a TLS server does, on 127.0.0.1, until it is killed.
+ *
+ * Each process accepts, does the handshake, reads until the client closes, and closes. What a load of bare handshakes
+ * reaches against it is the floor under every server that speaks TLS on this machine beside this load.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void need(int good, const char *what)
+{
+    if (good)
+        return;
+    (void)fprintf(stderr, "floor-tls: %s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+static int listen_at(int port)
+{
+    int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    struct sockaddr_in at = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    need(fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) == 0 &&
+             bind(fd, (struct sockaddr *)&at, sizeof at) == 0 && listen(fd, 1024) == 0,
+         "listen");
+    return fd;
+}
+
+static void accept_all(int epoll, int listener, SSL_CTX *context)
+{
+    for (int fd, one = 1; (fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0;) {
+        SSL *ssl = SSL_new(context);
+        struct epoll_event e = {.events = EPOLLIN, .data.ptr = ssl};
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        need(ssl != NULL && SSL_set_fd(ssl, fd) == 1 && epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &e) == 0, "accept");
+        SSL_set_accept_state(ssl);
+    }
+}
+
+static void serve_one(SSL *ssl)
+{
+    char octets[4096];
+    int n = SSL_read(ssl, octets, sizeof octets);
+    if (n > 0 || SSL_get_error(ssl, n) == SSL_ERROR_WANT_READ)
+        return;
+    ERR_clear_error();
+    close(SSL_get_fd(ssl));
+    SSL_free(ssl);
+}
+
+static void serve(int port, SSL_CTX *context)
+{
+    struct epoll_event events[64], e = {.events = EPOLLIN, .data.ptr = NULL};
+    int epoll = epoll_create1(EPOLL_CLOEXEC), listener = listen_at(port);
+    need(epoll >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &e) == 0, "epoll");
+    for (;;) {
+        int n = epoll_wait(epoll, events, 64, -1);
+        for (int i = 0; i < n; i++) {
+            if (events[i].data.ptr == NULL)
+                accept_all(epoll, listener, context);
+            else
+                serve_one(events[i].data.ptr);
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    SSL_CTX *context = SSL_CTX_new(TLS_server_method());
+    if (argc != 5) {
+        (void)fputs("usage: floor-tls PORT CERTIFICATE KEY PROCESSES\n", stderr);
+        return 2;
+    }
+    need(context != NULL && SSL_CTX_use_certificate_chain_file(context, argv[2]) == 1 &&
+             SSL_CTX_use_PrivateKey_file(context, argv[3], SSL_FILETYPE_PEM) == 1,
+         "certificate");
+    for (long i = strtol(argv[4], NULL, 10); i > 0; i--) {
+        pid_t child = fork();
+        need(child >= 0, "fork");
+        if (child == 0) {
+            (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
+            serve((int)strtol(argv[1], NULL, 10), context);
+        }
+    }
+    while (wait(NULL) > 0)
+        ;
+    return 1;
+}
