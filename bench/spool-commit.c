@@ -73,6 +73,11 @@ static void on_forget(void *arg, uint64_t file)
     (void)arg, (void)file;
 }
 
+static void on_cancel(void *arg, uint32_t shard, uint64_t id)
+{
+    (void)arg, (void)shard, (void)id;
+}
+
 static void on_state(void *arg, const struct spool_state *state)
 {
     (void)arg, (void)state;
@@ -160,7 +165,7 @@ int main(int argc, char **argv)
     b.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     b.next_id = clock_wall_ms() << 20;
     (void)mkdir(argv[1], 0700);
-    static const struct spool_ops ops = {on_answer, on_job, on_forget, on_state, on_pressure, on_wake};
+    static const struct spool_ops ops = {on_answer, on_job, on_forget, on_cancel, on_state, on_pressure, on_wake};
     int dir = open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     double floor = floor_commits(argv[1]);
     log_open("spool-commit", LOG_LEVEL_WARN, open("/dev/null", O_WRONLY | O_CLOEXEC));

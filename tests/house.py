@@ -181,9 +181,9 @@ class Sink:
         lines = []
         for line in file:
             if line == b".\r\n":
-                break
+                return b"".join(lines)
             lines.append(line[1:] if line.startswith(b".") else line)
-        return b"".join(lines)
+        raise ConnectionResetError("the end of data never came")
 
     def _serve(self, connection, commands):
         with contextlib.suppress(OSError):

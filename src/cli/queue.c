@@ -82,16 +82,17 @@ static void print_count(void *arg, json_t *line)
 {
     struct act *a = arg;
     json_int_t count = json_integer_value(json_object_get(line, "count"));
-    json_int_t busy = json_integer_value(json_object_get(line, "busy"));
+    json_int_t delivering = json_integer_value(json_object_get(line, "delivering"));
     json_int_t missing = json_integer_value(json_object_get(line, "missing"));
-    a->partly = busy > 0 || missing > 0;
+    a->partly = missing > 0;
     if (a->cli->json) {
         cli_print_object(a->cli, line);
         return;
     }
     (void)printf("%lld messages %s", (long long)count, a->done);
-    if (busy > 0) {
-        (void)printf(", %lld left as they are: being delivered just now", (long long)busy);
+    if (delivering > 0) {
+        (void)printf(", %lld of them when the attempt under way ends (called off unless its data is sent)",
+                     (long long)delivering);
     }
     if (missing > 0) {
         (void)printf(", %lld not in the queue", (long long)missing);

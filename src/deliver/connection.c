@@ -43,7 +43,7 @@ struct connection {
     size_t served;
 
     struct job *job;
-    int body_error; /* -EBADMSG: damaged, -errno: unreadable */
+    int body_error; /* -EBADMSG: damaged, -ECANCELED, -errno: unreadable */
     struct verify *verify;
     uint64_t body_at;
     uint8_t *window;       /* long messages only */
@@ -117,10 +117,15 @@ static enum connection_phase phase_now(const struct connection *c)
 
 static void tell_end(struct connection *c, enum connection_phase phase, bool policy, const struct refusal *why)
 {
+    bool cancelled = c->body_error == -ECANCELED;
     smtp_client_free(&c->client); /* recipients that still wait are told here */
     outcome_flush(c->env->sink);
     job_over(c);
     struct connection_end end = {.phase = phase, .why = why, .policy = policy, .reused = c->served > 0, .job = c->job};
+    end.cancelled = cancelled;
+    if (c->job != NULL) {
+        c->job->sending = false;
+    }
     c->job = NULL;
     c->ops->ended(c->arg, c, &end);
     connection_free(c);
@@ -196,6 +201,9 @@ static void on_recipient(void *arg, size_t index, const struct smtp_client_resul
         said = (struct outcome_said){.result = DELIVER_DAMAGED,
                                      .enhanced = {5, 3, 0},
                                      .text = SPAN_LIT("The stored message does not match its checksum")};
+    } else if (c->body_error == -ECANCELED && result->phase == SMTP_CLIENT_BODY) {
+        said = (struct outcome_said){
+            .result = DELIVER_CANCELLED, .enhanced = {4, 7, 0}, .text = SPAN_LIT("Given up before its end was sent")};
     } else if (c->body_error == 0 && can_be_tried_again(c, result)) {
         return;
     }
@@ -242,7 +250,7 @@ static int on_body_next(void *arg, struct span *ret)
     if (c->body_at >= c->job->wire.length) {
         return 0;
     }
-    c->body_error = c->window != NULL ? body_long(c, ret) : body_short(c, ret);
+    c->body_error = c->job->cancelled ? -ECANCELED : c->window != NULL ? body_long(c, ret) : body_short(c, ret);
     return c->body_error < 0 ? c->body_error : 1;
 }
 
@@ -250,6 +258,12 @@ static void on_verified(void *arg, int result)
 {
     struct connection *c = arg;
     c->verify = NULL;
+    if (c->job->cancelled) {
+        outcome_rest_cancelled(c->env->sink, c->job);
+        job_over(c);
+        advance(c);
+        return;
+    }
     struct outcome_peer nobody = {0};
     struct outcome_said said = {.result = DELIVER_DAMAGED,
                                 .enhanced = {5, 3, 0},
@@ -376,6 +390,7 @@ static bool begin(struct connection *c)
 bool connection_send(struct connection *c, struct job *take)
 {
     c->job = take;
+    take->sending = true;
     c->idle = false;
     bool good;
     if (take->wire.length > CONNECTION_WINDOW) {
@@ -489,6 +504,10 @@ static void start_tls(struct connection *c)
 /* Another transaction for the job's other recipients, when the host takes only so many at once. */
 static bool go_on(struct connection *c)
 {
+    if (c->job->cancelled) {
+        outcome_rest_cancelled(c->env->sink, c->job);
+        return false;
+    }
     if (c->job->open == c->open_at_begin) { /* not one step: never again and again */
         struct outcome_peer peer = peer_of(c);
         struct outcome_said said = {.result = DELIVER_TEMPORARY,

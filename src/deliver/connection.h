@@ -43,6 +43,7 @@ struct connection_end {
     const struct refusal *why;
     bool policy;     /* TLS or AUTH that this route demands was not to be had: says nothing for other routes */
     bool reused;     /* it had served a job before this one: the host itself is well */
+    bool cancelled;  /* cut by us, because its job was cancelled: says nothing about the host */
     struct job *job; /* unfinished: the callee's now; NULL when there was none or all of it is settled */
 };
 

@@ -50,6 +50,12 @@ static void destination_free(struct destination *d)
     free(d);
 }
 
+/* For what only routes like this one mind of a host. */
+static uint64_t scope_of(const struct destination *d)
+{
+    return d->settings->number << 32 | (d->route->number + 1U);
+}
+
 /* ---- jobs ---- */
 
 static void job_refuse(struct destination *d, struct job *j, const struct refusal *why)
@@ -68,9 +74,14 @@ static void job_wait(struct destination *d, struct job *j, bool first)
     }
 }
 
+/* What was cancelled while it waited ends here. */
 struct job *destination_take_waiting(struct destination *d)
 {
-    return (struct job *)queue_pop(&d->queue);
+    struct job *j;
+    while ((j = (struct job *)queue_pop(&d->queue)) != NULL && j->open == 0) {
+        job_free(&j);
+    }
+    return j;
 }
 
 /* All that waits, at once and with the same words: not each after a time-out of its own. */
@@ -102,13 +113,28 @@ static bool link_feed(struct link *l)
 
 /* ---- hosts ---- */
 
+void destination_try_anew(struct destination *d)
+{
+    d->anew = true;
+    d->hosts_until_ms = 0;
+}
+
+static void hosts_take(struct destination *d, struct mail_hosts *take)
+{
+    free(d->hosts);
+    d->hosts = take;
+    d->hosts_until_ms = clock_mono_ms() + (uint64_t)take->ttl_s * 1000;
+    for (size_t i = 0; d->anew && i < take->hops_count; i++) {
+        book_set_up(d->relay->book, &take->hops[i].address, scope_of(d));
+    }
+    d->anew = false;
+}
+
 static void on_hosts(void *arg, struct mail_hosts *take)
 {
     struct destination *d = arg;
     struct refusal why;
     d->lookup = NULL;
-    free(d->hosts);
-    d->hosts = take;
     if (take == NULL) {
         refusal_set(&why, false, 0, 3, 0, "Out of memory here");
         refuse_waiting(d, &why);
@@ -117,10 +143,10 @@ static void on_hosts(void *arg, struct mail_hosts *take)
         refusal_set(&why, take->verdict == HOSTS_PERMANENT, take->code, take->enhanced[1], take->enhanced[2], "%s",
                     take->words);
         refuse_waiting(d, &why);
-        free(d->hosts);
-        d->hosts = NULL;
+        free(take);
+        d->hosts_until_ms = 0;
     } else {
-        d->hosts_until_ms = clock_mono_ms() + (uint64_t)take->ttl_s * 1000;
+        hosts_take(d, take);
     }
     destination_pump(d);
 }
@@ -170,16 +196,8 @@ static bool hosts_are_known(struct destination *d)
         free(direct);
         return false;
     }
-    free(d->hosts);
-    d->hosts = direct;
-    d->hosts_until_ms = clock_mono_ms() + (uint64_t)direct->ttl_s * 1000;
+    hosts_take(d, direct);
     return true;
-}
-
-/* For what only routes like this one mind of a host. */
-static uint64_t scope_of(const struct destination *d)
-{
-    return d->settings->number << 32 | (d->route->number + 1U);
 }
 
 /* The best hop that is not down; else NULL, and why the last one is. */
@@ -366,7 +384,10 @@ static void transaction_lost(struct destination *d, const struct connection_end 
     struct job *j = end->job;
     log_info("delivery.connection.lost", LF_ID("id", j->id), LF_STR("domain", d->name),
              LF_STR("words", end->why->words));
-    if (end->reused ? !j->wants_fresh : j->tries < TRIES_MAX) {
+    if (j->cancelled) {
+        outcome_rest_cancelled(d->relay->sink, j);
+        job_free(&j);
+    } else if (end->reused ? !j->wants_fresh : j->tries < TRIES_MAX) {
         j->tries += !end->reused;
         j->wants_fresh = true;
         job_wait(d, j, true);
@@ -389,7 +410,7 @@ static void judge_end(struct destination *d, struct link *l, const struct connec
     case CONNECTION_ANSWER:
         if (end->why->code == 421 && !end->reused) { /* it takes no mail from us now, and said so */
             host_failed(d, l, end);
-        } else if (end->job == NULL) {
+        } else if (end->job == NULL && !end->cancelled) {
             pace_failure(&d->pace);
         }
         break;

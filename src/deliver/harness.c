@@ -2,7 +2,8 @@
  * A master and a spool for one deliver process, driven by lines on standard input; outcomes come as JSON lines. For
  * tests/system/test_deliver_alone.py, which brings the network.
  *
- *   job ID SENDER FILE RECIPIENT[,RECIPIENT...] [damaged] [8bit] [smtputf8] [account=NAME]     SENDER "-": null
+ *   job ID SENDER FILE RECIPIENT[,RECIPIENT...] [damaged] [8bit] [smtputf8] [anew] [account=NAME]   SENDER "-": null
+ *   cancel ID
  *   reload FILE         a new configuration
  *   respool             the channel to the spool is cut and made new
  *   status              the process's figures
@@ -164,6 +165,8 @@ static void job_flags(struct deliver_job *m, char **save)
             m->envelope.flags |= ENVELOPE_8BIT;
         } else if (strcmp(word, "smtputf8") == 0) {
             m->envelope.flags |= ENVELOPE_SMTPUTF8;
+        } else if (strcmp(word, "anew") == 0) {
+            m->flags |= DELIVER_JOB_ANEW;
         } else if (strncmp(word, "account=", 8) == 0) {
             m->envelope.account = span_str(word + 8);
         }
@@ -228,6 +231,8 @@ static void run_command(char *line)
     const char *verb = strsep(&save, " \n");
     if (strcmp(verb, "job") == 0) {
         command_job(&save);
+    } else if (strcmp(verb, "cancel") == 0) {
+        send_frame(spool_fd, DELIVER_CANCEL, strtoull(save, NULL, 10), (struct span){0}, -1);
     } else if (strcmp(verb, "reload") == 0) {
         send_config(strsep(&save, " \n"));
         send_frame(master_fd, MASTER_CONFIG_DONE, 0, (struct span){0}, -1);
@@ -254,10 +259,13 @@ static void print_text(const char *name, struct span text)
 static void print_outcome(uint64_t id, struct span payload)
 {
     static struct deliver_recipient_result results[ENVELOPE_RECIPIENTS_MAX];
-    static const char *const names[] = {"", "delivered", "temporary", "permanent", "damaged", "delivered", "delivered"};
-    static const char *const tells[] = {[DELIVER_DELIVERED] = "we, delivered",  [DELIVER_RELAYED] = "we, relayed",
-                                        [DELIVER_HANDED_OVER] = "the next hop", [DELIVER_TEMPORARY] = "nobody",
-                                        [DELIVER_PERMANENT] = "nobody",         [DELIVER_DAMAGED] = "nobody"};
+    static const struct {
+        const char *result, *tells; /* who tells of a success */
+    } words[] = {
+        [DELIVER_DELIVERED] = {"delivered", "we, delivered"}, [DELIVER_TEMPORARY] = {"temporary", "nobody"},
+        [DELIVER_PERMANENT] = {"permanent", "nobody"},        [DELIVER_DAMAGED] = {"damaged", "nobody"},
+        [DELIVER_RELAYED] = {"delivered", "we, relayed"},     [DELIVER_HANDED_OVER] = {"delivered", "the next hop"},
+        [DELIVER_CANCELLED] = {"cancelled", "nobody"}};
     struct deliver_outcome m = {.results = results};
     if (deliver_outcome_decode(payload, &m) < 0) {
         errno = EBADMSG;
@@ -267,9 +275,9 @@ static void print_outcome(uint64_t id, struct span payload)
         const struct deliver_recipient_result *r = &results[i];
         printf(
             "{\"event\":\"outcome\",\"id\":%llu,\"number\":%u,\"result\":\"%s\",\"code\":%u,\"enhanced\":\"%u.%u.%u\"",
-            (unsigned long long)id, r->number, names[r->result], r->code, r->enhanced[0], r->enhanced[1],
+            (unsigned long long)id, r->number, words[r->result].result, r->code, r->enhanced[0], r->enhanced[1],
             r->enhanced[2]);
-        print_text("tells", span_str(tells[r->result]));
+        print_text("tells", span_str(words[r->result].tells));
         print_text("text", r->text);
         print_text("remote", m.remote);
         print_text("address", m.address);

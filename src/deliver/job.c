@@ -85,6 +85,16 @@ size_t files_count(const struct files *f)
 }
 
 static size_t memory;
+static TAILQ_HEAD(, job) all = TAILQ_HEAD_INITIALIZER(all);
+
+struct job *job_next(const struct job *j, uint64_t id)
+{
+    struct job *next = j != NULL ? TAILQ_NEXT(j, in_all) : TAILQ_FIRST(&all);
+    while (next != NULL && next->id != id) {
+        next = TAILQ_NEXT(next, in_all);
+    }
+    return next;
+}
 
 size_t job_memory(void)
 {
@@ -132,6 +142,7 @@ static int job_make(uint64_t id, struct span payload, const struct deliver_job *
     }
     file->holders++;
     memory += size;
+    TAILQ_INSERT_TAIL(&all, j, in_all);
     *ret_job = j;
     return 0;
 }
@@ -153,6 +164,7 @@ void job_free(struct job **jp)
     *jp = NULL;
     if (j != NULL) {
         memory -= j->octets;
+        TAILQ_REMOVE(&all, j, in_all);
         file_drop(j->file);
         free(j);
     }

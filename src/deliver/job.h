@@ -8,6 +8,8 @@
 #ifndef KIDOBAN_DELIVER_JOB_H
 #define KIDOBAN_DELIVER_JOB_H
 
+#include <sys/queue.h>
+
 #include "deliver/queue.h"
 #include "wire/deliver.h"
 
@@ -30,15 +32,20 @@ struct job {
     struct deliver_job wire; /* views into the copy */
     unsigned tries;          /* new connections that broke under it */
     bool wants_fresh;        /* a used connection broke under it: only a new one tells whether it is the job */
-    uint16_t open;           /* recipients without a result */
-    bool *settled;           /* by index in wire.envelope.recipients */
-    size_t octets;           /* of memory, for the bound */
+    bool sending;            /* a connection has it */
+    bool cancelled;          /* nobody wants it any more */
+    TAILQ_ENTRY(job) in_all;
+    uint16_t open; /* recipients without a result */
+    bool *settled; /* by index in wire.envelope.recipients */
+    size_t octets; /* of memory, for the bound */
 };
 
 /* 0 and *ret_job; -EBADMSG: the payload does not decode; -ENOENT: no such file; -ENOMEM. */
 int job_new(uint64_t id, struct span payload, struct files *files, struct job **ret_job);
 void job_free(struct job **j);
 size_t job_memory(void); /* octets of all jobs there are */
+/* The next job of that message after j, or the first when j is NULL; NULL: no other. A walk through all jobs. */
+struct job *job_next(const struct job *j, uint64_t id);
 
 /* Reads len octets of the message from position at. 0, -EBADMSG when the file ends before, or -errno. Blocks for a
  * disk. */

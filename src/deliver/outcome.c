@@ -122,6 +122,14 @@ void outcome_rest(struct outcome_sink *sink, struct job *j, const struct outcome
     }
 }
 
+void outcome_rest_cancelled(struct outcome_sink *sink, struct job *j)
+{
+    static const struct outcome_said said = {
+        .result = DELIVER_CANCELLED, .enhanced = {4, 7, 0}, .text = SPAN_LIT("Given up before it was sent")};
+    outcome_rest(sink, j, &(struct outcome_peer){0}, &said);
+    outcome_flush(sink);
+}
+
 void outcome_rest_refused(struct outcome_sink *sink, struct job *j, const struct refusal *why)
 {
     struct outcome_said said = {.result = why->permanent ? DELIVER_PERMANENT : DELIVER_TEMPORARY,

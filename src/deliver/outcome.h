@@ -46,6 +46,8 @@ void outcome_one(struct outcome_sink *sink, struct job *j, size_t recipient, con
 void outcome_rest(struct outcome_sink *sink, struct job *j, const struct outcome_peer *peer,
                   const struct outcome_said *said);
 void outcome_flush(struct outcome_sink *sink);
+/* All that are open, as nobody's doing: the job was cancelled; flushed. */
+void outcome_rest_cancelled(struct outcome_sink *sink, struct job *j);
 /* All that are open, with our or an earlier host's words, from no one in particular; flushed. */
 void outcome_rest_refused(struct outcome_sink *sink, struct job *j, const struct refusal *why);
 

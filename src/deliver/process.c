@@ -102,6 +102,9 @@ static int on_frame(void *arg, const struct frame *f, struct span payload, int f
     switch ((enum deliver_type)f->type) {
     case DELIVER_JOB:
         return on_job(d, f, payload);
+    case DELIVER_CANCEL:
+        relay_cancel(d->relay, f->id);
+        return 0;
     case DELIVER_FORGET:
         return on_forget(d, payload);
     case DELIVER_FILE:

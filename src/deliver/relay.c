@@ -180,7 +180,21 @@ void relay_job(struct relay *r, struct job *take)
         refuse(r, take, false, 0, 3, 0, "Out of memory here");
         return;
     }
+    if ((take->wire.flags & DELIVER_JOB_ANEW) != 0) {
+        destination_try_anew(d);
+    }
     destination_add(d, take);
+}
+
+/* One that waits keeps its place in a queue until its turn: nothing is left of it to be sent then. */
+void relay_cancel(struct relay *r, uint64_t id)
+{
+    for (struct job *j = job_next(NULL, id); j != NULL; j = job_next(j, id)) {
+        j->cancelled = true;
+        if (!j->sending) {
+            outcome_rest_cancelled(r->sink, j);
+        }
+    }
 }
 
 void relay_reload(struct relay *r, struct settings *take)

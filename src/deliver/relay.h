@@ -21,6 +21,9 @@ const struct settings *relay_settings(const struct relay *r);
 
 /* Takes the job. Its outcomes follow, now or later. */
 void relay_job(struct relay *r, struct job *take);
+/* The jobs of that message are not wanted any more: those that wait are settled at once (DELIVER_CANCELLED), those in a
+ * transaction when the next hop asks for the data; after the end of data it is too late. */
+void relay_cancel(struct relay *r, uint64_t id);
 /* The channel that brought the jobs is gone: nobody waits for them. Only transactions in their last breath go on. */
 void relay_forget_jobs(struct relay *r);
 /* Nothing new is begun; idle connections quit; done(arg) when the last one is gone, from the loop or at once. Jobs not

@@ -38,6 +38,7 @@ struct destination {
     struct hosts_lookup *lookup;
     struct mail_hosts *hosts; /* NULL: not known */
     uint64_t hosts_until_ms;
+    bool anew;   /* when its hosts are known, what the book says of them is forgotten */
     bool hungry; /* waits for its share of connections_max */
     TAILQ_ENTRY(destination) in_hungry;
     char key[];
@@ -67,6 +68,8 @@ void relay_link_gone(struct relay *r);
 
 /* NULL: out of memory. */
 struct destination *destination_new(struct relay *r, const struct route *route, const char *name, const char *key);
+/* Nothing that is remembered of its hosts holds back what comes now: they are looked up and tried again. */
+void destination_try_anew(struct destination *d);
 /* Takes the job. d may be gone afterwards. */
 void destination_add(struct destination *d, struct job *take);
 /* Does what can be done now: hands out jobs, opens connections, or is gone when nothing is left of it. */

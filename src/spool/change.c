@@ -92,7 +92,7 @@ void spool_message_settle(struct spool *sp, struct message *m)
     if (m->out > 0 || (m->state & (INDEX_COMMITTING | INDEX_REPORTING)) != 0) {
         return;
     }
-    if (index_is_done(m)) {
+    if (m->removing || index_is_done(m)) {
         spool_message_end(sp, m);
         return;
     }

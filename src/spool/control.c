@@ -24,7 +24,7 @@ struct walk {
     char *account, *domain, *words;
     struct index_cursor cursor;
     bool cursor_open;
-    uint64_t count, busy, missing;
+    uint64_t count, delivering, missing;
     struct record_scratch scratch;
 };
 
@@ -42,7 +42,7 @@ static void walk_free(void *arg)
 
 static bool matches(const struct walk *w, const struct message *m)
 {
-    if ((m->state & INDEX_COMMITTING) != 0) {
+    if ((m->state & INDEX_COMMITTING) != 0 || (m->removing && w->action != ACTION_LIST)) {
         return false;
     }
     if (w->account != NULL && !span_eq(schedule_account_name(m->jobs[0].account), span_str(w->account))) {
@@ -78,16 +78,16 @@ static void act(struct walk *w, struct message *m)
         r = spool_remove(w->sp, m->id, words);
         break;
     }
-    w->count += r == 0;
-    w->busy += r == -EBUSY;
+    w->count += r >= 0;
+    w->delivering += r > 0;
 }
 
 static void walk_end(struct walk *w)
 {
-    json_t *o = json_pack("{s:I,s:I,s:I}", "count", (json_int_t)w->count, "busy", (json_int_t)w->busy, "missing",
-                          (json_int_t)w->missing);
+    json_t *o = json_pack("{s:I,s:I,s:I}", "count", (json_int_t)w->count, "delivering", (json_int_t)w->delivering,
+                          "missing", (json_int_t)w->missing);
     struct control_request *rq = w->rq;
-    bool none = w->missing > 0 && w->count == 0 && w->busy == 0 && w->action != ACTION_LIST;
+    bool none = w->missing > 0 && w->count == 0 && w->action != ACTION_LIST;
     walk_free(w);
     if (none) {
         json_decref(o);

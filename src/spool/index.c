@@ -599,7 +599,7 @@ bool index_job_is_out(const struct message *m, const struct schedule_job *j)
 
 void index_schedule(struct index *ix, struct message *m, uint64_t now_ms)
 {
-    if ((m->state & (INDEX_HELD | INDEX_COMMITTING)) != 0) {
+    if ((m->state & (INDEX_HELD | INDEX_COMMITTING)) != 0 || m->removing) {
         return;
     }
     for (size_t i = 0; i < m->jobs_count; i++) {

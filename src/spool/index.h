@@ -47,6 +47,7 @@ struct message {
     uint16_t queued; /* recipients */
     uint16_t out;    /* jobs */
     uint8_t state;   /* enum message_state */
+    bool removing;   /* its REMOVE is written; it goes when no job of it is out */
     struct schedule_job jobs[];
 };
 

@@ -11,6 +11,7 @@ static void job_send(struct spool *sp, uint32_t shard, struct schedule_job *j)
                               .offset = m->offset,
                               .length = m->length,
                               .xxh3 = m->xxh3,
+                              .flags = j->anew ? DELIVER_JOB_ANEW : 0,
                               .domain = schedule_domain_name(j->domain)};
     bool large = (m->state & INDEX_LARGE) != 0;
     job.file = large ? LARGE_FILE_FLAG | m->id : m->segment;
@@ -25,6 +26,7 @@ static void job_send(struct spool *sp, uint32_t shard, struct schedule_job *j)
     job.envelope.recipients = sp->job_recipients;
     job.envelope.recipients_count = count;
     j->pinned = large ? 0 : m->segment;
+    j->anew = false;
     log_pin(sp->log, j->pinned);
     m->out++;
     sp->large_out += large;
@@ -66,6 +68,13 @@ void job_back(struct spool *sp, struct message *m, struct schedule_job *j, enum 
         sp->ops->forget(sp->arg, large ? LARGE_FILE_FLAG | m->id : j->pinned);
     }
     schedule_result(index_schedule_of(sp->ix, index_job_shard(sp->ix, j)), j, result, spool_now(sp));
+}
+
+void job_cancel(struct spool *sp, struct schedule_job *j)
+{
+    if (j->state == JOB_OUT) {
+        sp->ops->cancel(sp->arg, index_job_shard(sp->ix, j), index_of_job(j)->id);
+    }
 }
 
 void spool_shard_up(struct spool *sp, uint32_t shard, bool up)

@@ -61,6 +61,9 @@ static void set_age(json_t *o, const char *key, uint64_t ms)
 
 static const char *state_name(const struct message *m)
 {
+    if (m->removing) {
+        return "removing";
+    }
     if (m->out > 0) {
         return "delivering";
     }

@@ -8,7 +8,16 @@ static int message_get(struct spool *sp, uint64_t id, struct message **ret)
 {
     struct message *m = index_find(sp->ix, id);
     *ret = m;
-    return m == NULL || (m->state & INDEX_COMMITTING) != 0 ? -ENOENT : 0;
+    return m == NULL || (m->state & INDEX_COMMITTING) != 0 || m->removing ? -ENOENT : 0;
+}
+
+/* 1 when an attempt is under way. */
+static int attempts_cancel(struct spool *sp, struct message *m)
+{
+    for (size_t i = 0; i < m->jobs_count; i++) {
+        job_cancel(sp, &m->jobs[i]);
+    }
+    return m->out > 0;
 }
 
 int spool_hold(struct spool *sp, uint64_t id, struct span words)
@@ -23,7 +32,7 @@ int spool_hold(struct spool *sp, uint64_t id, struct span words)
     index_unschedule(sp->ix, m);
     spool_change_log(sp, RECORD_HOLD, &(struct record_change){.id = id, .words = words});
     log_info("message.held", LF_ID("id", id), LF_SPAN("words", words));
-    return 0;
+    return attempts_cancel(sp, m);
 }
 
 int spool_release(struct spool *sp, uint64_t id)
@@ -57,6 +66,7 @@ int spool_retry(struct spool *sp, uint64_t id)
     spool_change_log(sp, RECORD_RETRY, &(struct record_change){.id = id, .next_ms = now});
     for (size_t i = 0; i < m->jobs_count; i++) {
         struct schedule_job *j = &m->jobs[i];
+        j->anew = true;
         schedule_unpause(index_schedule_of(sp->ix, index_job_shard(sp->ix, j)), j->domain);
     }
     index_schedule(sp->ix, m, now);
@@ -68,13 +78,29 @@ int spool_remove(struct spool *sp, uint64_t id, struct span words)
 {
     struct message *m;
     int r = message_get(sp, id, &m);
-    if (r < 0 || m->out > 0) {
-        return r < 0 ? r : -EBUSY;
+    if (r < 0) {
+        return r;
     }
     spool_change_log(sp, RECORD_REMOVE, &(struct record_change){.id = id, .reason = REMOVE_OPERATOR});
-    log_warn("message.removed", LF_ID("id", id), LF_SPAN("words", words));
-    spool_message_end(sp, m);
-    return 0;
+    log_warn("message.removed", LF_ID("id", id), LF_SPAN("words", words), LF_UINT("delivering", m->out));
+    if (m->out == 0) {
+        spool_message_end(sp, m);
+        return 0;
+    }
+    m->removing = true;
+    index_unschedule(sp->ix, m);
+    return attempts_cancel(sp, m);
+}
+
+static void account_cancel(struct spool *sp)
+{
+    for (uint32_t i = 0; i < sp->config.shards; i++) {
+        for (struct schedule_job *j = schedule_first_out(index_schedule_of(sp->ix, i)); j != NULL; j = j->next) {
+            if (schedule_account_suspended(j->account)) {
+                job_cancel(sp, j);
+            }
+        }
+    }
 }
 
 int spool_suspend(struct spool *sp, struct span account, struct span words)
@@ -89,6 +115,7 @@ int spool_suspend(struct spool *sp, struct span account, struct span words)
             change_account_log(b, RECORD_SUSPEND, &a);
         }
         log_info("spool.account.held", LF_SPAN("account", account), LF_SPAN("words", words));
+        account_cancel(sp);
     }
     return r;
 }

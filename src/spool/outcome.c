@@ -61,6 +61,7 @@ static uint8_t result_state(const struct spool *sp, const struct message *m, uin
     case DELIVER_TEMPORARY:
         return old ? RECIPIENT_EXPIRED : RECIPIENT_QUEUED;
     case DELIVER_DAMAGED:
+    case DELIVER_CANCELLED:
         break;
     }
     return RECIPIENT_QUEUED;
@@ -83,51 +84,82 @@ static struct span words_kept(struct buf *words, const struct deliver_outcome *o
     return (struct span){words->data + start, words->len - start};
 }
 
-/* Results of one job that came together. */
-static void job_results(struct spool *sp, struct message *m, struct schedule_job *j, const struct deliver_outcome *o)
+/* What an OUTCOME says of a job, beside its recipients. */
+struct learned {
+    bool unreachable, damaged;
+    uint16_t cancelled; /* recipients */
+};
+
+/* Takes the recipients of j that are out from o into record; words go into sp->envelope, which has room. */
+static struct learned results_take(struct spool *sp, struct message *m, const struct schedule_job *j,
+                                   const struct deliver_outcome *o, struct record_outcome *record)
 {
-    struct record_outcome record = {.id = m->id, .results = sp->scratch.states, .attempts = j->attempts};
-    bool unreachable = true, damaged = false;
-    uint8_t *room;
-    buf_clear(&sp->envelope);
-    if (buf_reserve(&sp->envelope, o->results_count * (size_t)RECORD_WORDS_MAX, &room) < 0) {
-        return; /* nothing learned: the job stays out until deliver goes away, then it is tried again */
-    }
+    struct learned l = {.unreachable = true};
     for (size_t i = 0; i < o->results_count; i++) {
         const struct deliver_recipient_result *r = &o->results[i];
         if (m->recipients[r->number].job != j->place || !m->recipients[r->number].out) {
             continue;
         }
-        struct record_recipient *to = &record.results[record.count++];
+        m->recipients[r->number].out = false;
+        if (r->result == DELIVER_CANCELLED) {
+            l.cancelled++;
+            continue;
+        }
+        struct record_recipient *to = &record->results[record->count++];
         *to = (struct record_recipient){.number = r->number, .code = r->code, .state = result_state(sp, m, r->result)};
         memcpy(to->enhanced, r->enhanced, sizeof(to->enhanced));
         to->words = words_kept(&sp->envelope, o, r->text);
-        m->recipients[r->number].out = false;
-        unreachable &= r->result == DELIVER_TEMPORARY && r->code == 0;
-        damaged |= r->result == DELIVER_DAMAGED;
+        l.unreachable &= r->result == DELIVER_TEMPORARY && r->code == 0;
+        l.damaged |= r->result == DELIVER_DAMAGED;
     }
+    return l;
+}
+
+static void results_note(struct spool *sp, struct message *m, const struct deliver_outcome *o,
+                         const struct record_outcome *record)
+{
+    struct envelope e;
+    spool_outcome_log(sp, record);
+    index_envelope(m, &e, &sp->scratch);
+    for (size_t i = 0, k = 0; i < o->results_count && k < record->count; i++) {
+        if (o->results[i].number == record->results[k].number) {
+            recipient_event(sp, m, o, &o->results[i], &record->results[k++], record);
+        }
+    }
+    index_apply_outcome(sp->ix, m, record);
+    m->state &= (uint8_t)~INDEX_NO_DEADLINE;
+}
+
+/* Results of one job that came together. One that was cancelled is as it was before it went out. */
+static void job_results(struct spool *sp, struct message *m, struct schedule_job *j, const struct deliver_outcome *o)
+{
+    struct record_outcome record = {.id = m->id, .results = sp->scratch.states, .attempts = j->attempts};
+    uint8_t *room;
+    buf_clear(&sp->envelope);
+    if (buf_reserve(&sp->envelope, o->results_count * (size_t)RECORD_WORDS_MAX, &room) < 0) {
+        return; /* nothing learned: the job stays out until deliver goes away, then it is tried again */
+    }
+    struct learned l = results_take(sp, m, j, o, &record);
     bool complete = !index_job_is_out(m, j);
     uint64_t now = spool_now(sp);
     if (complete) {
-        struct schedule *s = index_schedule_of(sp->ix, index_job_shard(sp->ix, j));
-        record.attempts++;
-        job_back(sp, m, j, damaged ? SCHEDULE_LOST : unreachable ? SCHEDULE_UNREACHABLE : SCHEDULE_ANSWERED);
-        record.next_ms = now + schedule_backoff(s, record.attempts);
-    }
-    spool_outcome_log(sp, &record);
-    struct envelope e;
-    index_envelope(m, &e, &sp->scratch);
-    for (size_t i = 0, k = 0; i < o->results_count && k < record.count; i++) {
-        if (o->results[i].number == record.results[k].number) {
-            recipient_event(sp, m, o, &o->results[i], &record.results[k++], &record);
+        bool lost = l.damaged || l.cancelled > 0;
+        job_back(sp, m, j, lost ? SCHEDULE_LOST : l.unreachable ? SCHEDULE_UNREACHABLE : SCHEDULE_ANSWERED);
+        if (record.count > 0) {
+            struct schedule *s = index_schedule_of(sp->ix, index_job_shard(sp->ix, j));
+            record.next_ms = now + schedule_backoff(s, ++record.attempts);
         }
     }
-    index_apply_outcome(sp->ix, m, &record);
-    m->state &= (uint8_t)~INDEX_NO_DEADLINE;
+    if (record.count > 0) {
+        results_note(sp, m, o, &record);
+    }
+    if (l.cancelled > 0) {
+        log_info("message.cancelled", LF_ID("id", m->id), LF_UINT("recipients", l.cancelled));
+    }
     if (complete) {
         index_schedule(sp->ix, m, now);
     }
-    if (damaged) {
+    if (l.damaged) {
         damage_check_start(sp, m);
     }
 }

@@ -263,6 +263,14 @@ static void on_forget(void *arg, uint64_t number)
     }
 }
 
+static void on_cancel(void *arg, uint32_t shard, uint64_t id)
+{
+    struct peer *peer = peer_of_shard(arg, shard);
+    if (peer != NULL) {
+        (void)channel_send(peer->ch, DELIVER_CANCEL, id, (struct span){0}, -1);
+    }
+}
+
 static int on_deliver_frame(void *arg, const struct frame *f, struct span payload, int fd)
 {
     struct peer *peer = arg;
@@ -454,6 +462,7 @@ static const struct spool_ops spool_ops = {
     .answer = on_answer,
     .job = on_job,
     .forget = on_forget,
+    .cancel = on_cancel,
     .state = on_state,
     .pressure = on_pressure,
     .wake = on_wake,

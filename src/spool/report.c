@@ -201,9 +201,9 @@ static void report_done(struct task *t)
     struct message *m = index_find(sp->ix, rp->id);
     if (m != NULL) {
         m->state &= (uint8_t)~INDEX_REPORTING;
-        int r = report_kind(sp, rp, m, REPORT_FAILURE);
-        r = r < 0 ? r : report_kind(sp, rp, m, REPORT_SUCCESS);
-        r = r < 0 || !delay_is_due(sp, m) ? r : report_kind(sp, rp, m, REPORT_DELAY);
+        int r = m->removing ? 0 : report_kind(sp, rp, m, REPORT_FAILURE);
+        r = r < 0 || m->removing ? r : report_kind(sp, rp, m, REPORT_SUCCESS);
+        r = r < 0 || m->removing || !delay_is_due(sp, m) ? r : report_kind(sp, rp, m, REPORT_DELAY);
         if (r < 0) { /* the deadline comes back to it */
             log_error("dsn.failed", LF_ID("original", m->id), LF_ERR(r));
             heap_remove(index_deadlines(sp->ix), &m->deadline);

@@ -50,6 +50,7 @@ struct schedule_job {
     bool unreachable; /* its last failure was the domain's, not its own */
     uint16_t place;   /* the owner's: number of the job in its message */
     uint64_t pinned;  /* the owner's: what is being read while OUT */
+    bool anew;        /* the owner's: its next try is the operator's wish */
 };
 
 struct schedule *schedule_new(const struct schedule_config *config);
@@ -74,7 +75,7 @@ enum schedule_result {
     SCHEDULE_UNREACHABLE, /* nobody spoke: no host, no connection, no greeting */
     SCHEDULE_LOST,        /* deliver went away: nobody's fault */
 };
-struct schedule_job *schedule_first_out(const struct schedule *s); /* any that is OUT, or NULL */
+struct schedule_job *schedule_first_out(const struct schedule *s); /* any that is OUT, or NULL; ->next: the others */
 /* OUT -> IDLE, and what it teaches about the domain. The caller adds it again or ends it. */
 void schedule_result(struct schedule *s, struct schedule_job *j, enum schedule_result result, uint64_t now_ms);
 

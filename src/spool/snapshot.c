@@ -113,7 +113,7 @@ enum snapshot_phase snapshot_step(struct snapshot *s)
     while (s->error == 0 && s->cursor.at != NULL && s->block.len < SLICE_OCTETS) {
         const struct message *m = s->cursor.at;
         s->cursor.at = m->next;
-        if ((m->state & INDEX_COMMITTING) == 0) {
+        if ((m->state & INDEX_COMMITTING) == 0 && !m->removing) {
             message_add(s, m);
         }
     }

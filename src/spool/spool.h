@@ -36,6 +36,7 @@ struct spool_ops {
     void (*answer)(void *arg, uint64_t ticket, uint64_t id, const struct spool_refused *refused);
     void (*job)(void *arg, uint32_t shard, uint64_t id, const struct deliver_job *job);
     void (*forget)(void *arg, uint64_t file);                  /* no JOB will name it again */
+    void (*cancel)(void *arg, uint32_t shard, uint64_t id);    /* its jobs that are out are not wanted any more */
     void (*state)(void *arg, const struct spool_state *state); /* admission has changed */
     void (*pressure)(void *arg, bool on);                      /* on: stop reading from submit for now */
     void (*wake)(void *arg);                                   /* from any thread */
@@ -69,7 +70,11 @@ int spool_outcome(struct spool *sp, uint64_t shards, uint64_t id, const struct d
 void spool_drain(struct spool *sp);                   /* no job goes out any more: the end is near */
 int spool_file_open(struct spool *sp, uint64_t file); /* a read-only descriptor for FILE, the caller's; or -errno */
 
-/* --- the operator's and the guard's side: 0, -ENOENT, -EBUSY (being delivered now), -EALREADY, -ENOMEM --- */
+/*
+ * --- the operator's and the guard's side: 0, -ENOENT, -EALREADY, -ENOMEM ---
+ * Hold, remove and suspend call off what is being delivered, if its data was not sent. 1: it holds from the end of the
+ * attempt that is under way, which is the last: a message that is removed is not queued again, nor told of.
+ */
 int spool_hold(struct spool *sp, uint64_t id, struct span words);
 int spool_release(struct spool *sp, uint64_t id);
 int spool_retry(struct spool *sp, uint64_t id);

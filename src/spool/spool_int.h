@@ -85,6 +85,8 @@ uint64_t deadlines_tick(struct spool *sp, uint64_t now);                  /* whe
 void jobs_dispatch(struct spool *sp);
 /* The job is no longer out. */
 void job_back(struct spool *sp, struct message *m, struct schedule_job *j, enum schedule_result result);
+/* Asks deliver to give it up, when it is out. */
+void job_cancel(struct spool *sp, struct schedule_job *j);
 
 /* --- durable.c --- */
 extern const struct log_ops durable_ops;

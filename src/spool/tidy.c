@@ -83,7 +83,7 @@ static void move_done(struct task *t)
         m->state &= (uint8_t)~INDEX_MOVING;
         if (mv->error == -EILSEQ) {
             damage_check_start(sp, m);
-        } else if (mv->error == 0 && m->segment == mv->place.segment) {
+        } else if (mv->error == 0 && !m->removing && m->segment == mv->place.segment) {
             (void)move_log(sp, m, mv->octets); /* out of memory: another time */
         }
     }
@@ -165,7 +165,7 @@ void tidy_move(struct spool *sp)
     for (struct message *m = index_first(sp->ix); m != NULL && sp->moving < MOVES_MAX && looked < MOVE_LOOK_MAX;
          m = next, looked++) {
         next = m->next;
-        if (m->segment == seq && (m->state & (INDEX_MOVING | INDEX_COMMITTING)) == 0) {
+        if (m->segment == seq && (m->state & (INDEX_MOVING | INDEX_COMMITTING)) == 0 && !m->removing) {
             move_start(sp, m);
         }
     }

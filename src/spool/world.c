@@ -115,11 +115,24 @@ static void on_job(void *arg, uint32_t shard, uint64_t id, const struct deliver_
         j->numbers[i] = job->envelope.recipients[i].number;
     }
     j->is_dsn = (job->envelope.flags & ENVELOPE_DSN) != 0;
+    const struct world_entry *e = entry_find(w, id);
+    if (e != NULL && e->fate == WORLD_REMOVED) {
+        broken(w, "message %llx was removed and is tried again", (unsigned long long)id);
+    }
 }
 
 static void on_forget(void *arg, uint64_t file)
 {
     (void)arg, (void)file;
+}
+
+static void on_cancel(void *arg, uint32_t shard, uint64_t id)
+{
+    struct world *w = arg;
+    (void)shard;
+    for (size_t i = 0; i < w->jobs_count; i++) {
+        w->jobs[i].cancelled = w->jobs[i].cancelled || (w->jobs[i].id == id && world_random(w) % 2 != 0);
+    }
 }
 
 static void on_state(void *arg, const struct spool_state *state)
@@ -137,7 +150,7 @@ static void on_wake(void *arg)
     (void)arg;
 }
 
-static const struct spool_ops world_ops = {on_answer, on_job, on_forget, on_state, on_pressure, on_wake};
+static const struct spool_ops world_ops = {on_answer, on_job, on_forget, on_cancel, on_state, on_pressure, on_wake};
 
 /* --- life --- */
 
@@ -180,7 +193,8 @@ void world_drop(struct world *w)
     if (sp != NULL) {
         memdisk_cut(w->mem, 1);
         for (size_t i = 0; i < w->ledger_count; i++) { /* their clients get no answer any more */
-            w->ledger[i].fate = w->ledger[i].fate == WORLD_SENT ? WORLD_REFUSED : w->ledger[i].fate;
+            bool unsure = w->ledger[i].fate == WORLD_SENT || w->ledger[i].fate == WORLD_REMOVED; /* not yet durable */
+            w->ledger[i].fate = unsure ? WORLD_REFUSED : w->ledger[i].fate;
         }
         unsigned was = w->broken;
         spool_close(&sp);
@@ -270,6 +284,30 @@ void world_send(struct world *w, uint32_t length, bool large)
     free(octets);
 }
 
+/* The operator's hand. */
+static void operate(struct world *w, struct world_entry *e)
+{
+    switch (world_random(w) % 16) {
+    case 0:
+        e->fate = spool_remove(w->sp, e->id, SPAN_LIT("by chance")) >= 0 ? WORLD_REMOVED : e->fate;
+        break;
+    case 1:
+        (void)spool_retry(w->sp, e->id);
+        break;
+    case 2:
+    case 3:
+    case 4:
+    case 5:
+    case 6:
+    case 7:
+        (void)spool_hold(w->sp, e->id, SPAN_LIT("by chance"));
+        break;
+    default:
+        (void)spool_release(w->sp, e->id);
+        break;
+    }
+}
+
 static void dsn_delivered(struct world *w, const uint8_t *octets)
 {
     for (size_t i = 0; i < w->ledger_count; i++) {
@@ -291,6 +329,8 @@ static void job_end(struct world *w, size_t i, enum deliver_result result)
     struct world_entry *e = entry_find(w, j.id);
     if (octets == NULL) {
         result = DELIVER_DAMAGED;
+    } else if (j.cancelled) {
+        result = DELIVER_CANCELLED;
     } else if (e != NULL) {
         uint8_t *expected = memdisk_alloc(NULL, e->length + 1);
         world_octets(e->id, e->length, expected);
@@ -312,7 +352,8 @@ static void job_end(struct world *w, size_t i, enum deliver_result result)
     if (spool_outcome(w->sp, 1, j.id, &o) < 0) {
         broken(w, "an outcome is called nonsense");
     }
-    if (e != NULL && j.numbers[0] == 0 && (result == DELIVER_DELIVERED || result == DELIVER_PERMANENT)) {
+    bool known = e != NULL && e->fate != WORLD_REMOVED;
+    if (known && j.numbers[0] == 0 && (result == DELIVER_DELIVERED || result == DELIVER_PERMANENT)) {
         e->deliveries += result == DELIVER_DELIVERED;
         e->fate = result == DELIVER_DELIVERED ? WORLD_DELIVERED : WORLD_FAILED;
         struct spool_figures f;
@@ -340,8 +381,7 @@ void world_step(struct world *w)
     } else if (dice == 12) {
         w->mono_ms += world_random(w) % 1000000; /* retries become due */
     } else if (dice == 13 && w->ledger_count > 0) {
-        uint64_t id = w->ledger[world_random(w) % w->ledger_count].id;
-        (void)(world_random(w) % 2 ? spool_hold(w->sp, id, SPAN_LIT("by chance")) : spool_release(w->sp, id));
+        operate(w, &w->ledger[world_random(w) % w->ledger_count]);
     } else {
         (void)spool_poll(w->sp);
     }

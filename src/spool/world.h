@@ -9,7 +9,7 @@
 #include "spool/memdisk.h"
 #include "spool/spool.h"
 
-enum world_fate { WORLD_SENT, WORLD_ACKED, WORLD_REFUSED, WORLD_DELIVERED, WORLD_FAILED };
+enum world_fate { WORLD_SENT, WORLD_ACKED, WORLD_REFUSED, WORLD_DELIVERED, WORLD_FAILED, WORLD_REMOVED };
 
 struct world_entry {
     uint64_t id;
@@ -26,7 +26,7 @@ struct world_job {
     struct deliver_job job; /* its envelope is not kept */
     uint16_t numbers[4];
     uint16_t count;
-    bool is_dsn;
+    bool is_dsn, cancelled;
 };
 
 struct world {

@@ -9,6 +9,7 @@ void deliver_job_encode(struct wire_writer *w, const struct deliver_job *m)
     wire_put_u64(w, m->length);
     wire_put_u64(w, m->xxh3);
     wire_put_u32(w, m->attempt);
+    wire_put_u8(w, m->flags);
     wire_put_bytes(w, m->domain);
     envelope_encode(w, &m->envelope);
 }
@@ -21,6 +22,7 @@ int deliver_job_decode(struct span payload, struct deliver_job *m)
     m->length = wire_get_u64(&r);
     m->xxh3 = wire_get_u64(&r);
     m->attempt = wire_get_u32(&r);
+    m->flags = wire_get_u8(&r);
     m->domain = wire_get_bytes(&r, ENVELOPE_ADDRESS_MAX);
     (void)envelope_decode(&r, &m->envelope);
     r.bad |= m->offset > INT64_MAX || m->length > INT64_MAX - m->offset;

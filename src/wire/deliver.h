@@ -4,6 +4,9 @@
  * FILE comes before the first JOB that names its number, with a read-only descriptor; FORGET when nothing will name it
  * again. A JOB is one message and its recipients of one domain. Each recipient of a JOB gets exactly one result, in one
  * or more OUTCOMEs. If the channel closes, everything without a result is queued again.
+ *
+ * CANCEL: the jobs of that message are not wanted any more. What has not sent its end of data is given up, with
+ * DELIVER_CANCELLED for its recipients; for the others it is too late and their results come as ever.
  */
 #ifndef KIDOBAN_WIRE_DELIVER_H
 #define KIDOBAN_WIRE_DELIVER_H
@@ -16,10 +19,15 @@ enum deliver_type {
     DELIVER_FORGET,   /* u64 file number */
     DELIVER_JOB,      /* struct deliver_job */
     DELIVER_OUTCOME,  /* struct deliver_outcome */
+    DELIVER_CANCEL,   /* empty */
 };
 
 #define DELIVER_TEXT_MAX 1024
 #define DELIVER_HOST_MAX 255
+
+enum deliver_job_flag {
+    DELIVER_JOB_ANEW = 1, /* the operator wants it tried now: what is remembered of its hosts does not count */
+};
 
 struct deliver_job {
     uint64_t file;   /* number of a FILE */
@@ -27,6 +35,7 @@ struct deliver_job {
     uint64_t length;
     uint64_t xxh3;            /* XXH3_64bits of the octets: checked before the first byte leaves */
     uint32_t attempt;         /* 1 for the first */
+    uint8_t flags;            /* enum deliver_job_flag */
     struct span domain;       /* of these recipients, as in their addresses, lower case */
     struct envelope envelope; /* only the recipients of this job */
 };
@@ -38,8 +47,9 @@ enum deliver_result {
     DELIVER_DAMAGED,       /* the octets do not match their checksum: nothing was sent */
     DELIVER_RELAYED,       /* taken by a host without DSN: a success is ours to tell (RFC 3461 section 5.2.2 c) */
     DELIVER_HANDED_OVER,   /* taken by a host with DSN, NOTIFY and all: what is to be told is its duty (5.2.2 a) */
+    DELIVER_CANCELLED,     /* given up as CANCEL asked: it was not taken, and this was no attempt */
 };
-#define DELIVER_RESULT_MAX DELIVER_HANDED_OVER
+#define DELIVER_RESULT_MAX DELIVER_CANCELLED
 
 struct deliver_recipient_result {
     uint16_t number; /* envelope_recipient.number */

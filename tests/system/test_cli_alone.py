@@ -295,13 +295,13 @@ def test_import(place):
 
 
 def test_queue_acts(place):
-    whole = {"count": 2, "busy": 0, "missing": 0, "done": True}
-    part = {"count": 1, "busy": 1, "missing": 1, "done": True}
+    whole = {"count": 2, "delivering": 0, "missing": 0, "done": True}
+    part = {"count": 2, "delivering": 1, "missing": 1, "done": True}
     with place.owner("spool", [whole], [part]):
         done = place.run("queue", "hold", "--account", "alice", "--domain", "b.example")
         assert (done.returncode, done.stdout) == (0, "2 messages held\n")
         done = place.run("queue", "remove", MESSAGE, OTHER, REPORT)
-        assert done.returncode == 1 and "1 left as they are" in done.stdout and "1 not in the queue" in done.stdout
+        assert done.returncode == 1 and "2 messages removed, 1 of them when" in done.stdout and "1 not in the queue" in done.stdout
     assert place.requests == [{"verb": "queue.hold", "account": "alice", "domain": "b.example"},
                               {"verb": "queue.remove", "ids": [MESSAGE, OTHER, REPORT]}]
     assert place.run("queue", "remove").returncode == 64

@@ -556,6 +556,52 @@ def test_dead_host_does_not_hold_up_others(deliver):
     assert time.monotonic() - begun < 3
 
 
+def test_waiting_is_cancelled_at_once(deliver):
+    """Nothing was sent, and the connection that it waited for serves the next one."""
+    n, other = send(deliver, "first@slow.test"), send(deliver, "second@slow.test")
+    deliver.tell(f"cancel {n}")
+    (o,) = deliver.outcomes(n)
+    assert o["result"] == "cancelled"
+    assert deliver.outcomes(other)[0]["result"] == "delivered"
+    assert not sunk(deliver, "first@slow.test") and len(sunk(deliver, "second@slow.test")) == 1
+
+
+def test_large_is_cancelled(deliver):
+    n = send(deliver, "to@slow.test", file="large")
+    deliver.tell(f"cancel {n}")
+    (o,) = deliver.outcomes(n)
+    assert o["result"] == "cancelled" and not [m for m in sunk(deliver, "to@slow.test") if m["octets"] > 100000]
+
+
+def test_too_late_to_cancel(deliver):
+    n = send(deliver, "late@good.test")
+    (o,) = deliver.outcomes(n)
+    deliver.tell(f"cancel {n}")
+    assert o["result"] == "delivered"
+    assert deliver.outcomes(send(deliver, "later@good.test"))[0]["result"] == "delivered"
+
+
+def test_anew_forgets_a_host_that_was_down(deliver):
+    """An operator's wish is not answered from memory."""
+    assert deliver.outcomes(send(deliver, "to@dead.test"))[0]["result"] == "temporary"
+    listener = in_netns(sys.executable, "-c", """
+import socket
+s = socket.create_server(("127.0.0.29", 25))
+print("ready", flush=True)
+while True:
+    c, _ = s.accept()
+    c.sendall(b"554 5.3.2 awake now\\r\\n")
+    c.close()
+""", stdout=subprocess.PIPE, text=True)
+    try:
+        assert listener.stdout.readline() == "ready\n"
+        assert "refused" in deliver.outcomes(send(deliver, "to@dead.test"))[0]["text"]
+        assert "awake now" in deliver.outcomes(send(deliver, "to@dead.test", words="anew"))[0]["text"]
+    finally:
+        listener.terminate()
+        listener.wait(10)
+
+
 def test_null_sender(deliver):
     (o,) = deliver.outcomes(send(deliver, "null@good.test", sender="-"))
     assert o["result"] == "delivered"

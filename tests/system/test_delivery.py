@@ -4,6 +4,7 @@ import hashlib
 import pathlib
 import random
 import sys
+import threading
 
 import pytest
 
@@ -316,6 +317,105 @@ def test_queue_remove(house):
     assert house.run("queue", "show", gone, check=False).returncode == 1
     assert house.events(event="message.removed", id=gone)
     assert len(house.events(event="dsn.sent")) == before
+
+
+@pytest.fixture(scope="module")
+def slow_house(world):
+    """One that leaves a host that was down alone for a minute, and tries again in ten."""
+    settings = {"submission": {"listen": ["127.0.0.1:3587"]}, "spool": {"retry": {"first": "10m", "max": "1h"}},
+                "delivery": {"messages_per_connection": 1}}  # each test has a sink of its own
+    with Kidoband(world, "slow", settings) as k:
+        k.account_add("alice", "alice@example.org")
+        yield k
+
+
+def send_slow(house, to, subject):
+    return message_id(house.send(to, subject, port=3587, host="mail4.example.org"))
+
+
+class Gate:
+    """An answer of the sink that comes when it is opened."""
+
+    def __init__(self, answer):
+        self.answer, self.reached, self.opened = answer, threading.Event(), threading.Event()
+
+    def __call__(self, _):
+        self.reached.set()
+        assert self.opened.wait(60)
+        return self.answer
+
+
+def test_retry_ends_the_memory_of_a_host_that_was_down(world, slow_house):
+    identity = send_slow(slow_house, "x@dead.example", "until told")
+    event(slow_house, "message.deferred", identity)
+    with Sink(host="127.0.0.99") as sink:
+        slow_house.run("queue", "retry", identity)
+        event(slow_house, "message.delivered", identity)
+        assert len(sink.messages) == 1
+    assert len(slow_house.events(event="message.deferred", id=identity)) == 1
+
+
+@pytest.mark.parametrize("what", ["remove", "hold"])
+def test_called_off_before_the_data(world, slow_house, what):
+    """The next hop thinks about the recipient; the message is not wanted any more; its data is never sent."""
+    gate = Gate("250 2.1.5 yes")
+    with Sink() as sink:
+        sink.answers["RCPT"] = gate
+        identity = send_slow(slow_house, f"off-{what}@sink.example", f"call off {what}")
+        assert gate.reached.wait(30)
+        done = slow_house.run("queue", what, identity)
+        assert "1 messages" in done.stdout and "1 of them when the attempt" in done.stdout
+        gate.opened.set()
+        event(slow_house, "message.cancelled", identity)
+        assert not slow_house.events(event="message.deferred", id=identity)
+        if what == "remove":
+            eventually(lambda: not slow_house.json("queue", "list", identity), 10, "its end")
+        else:
+            eventually(lambda: slow_house.json("queue", "list", identity)[0]["state"] == "held", 10, "a hold")
+            del sink.answers["RCPT"]
+            assert not sink.messages
+            slow_house.run("queue", "release", identity)
+            event(slow_house, "message.delivered", identity)
+        slow_house.wait_empty()
+        assert len(sink.messages) == (what == "hold")
+
+
+def test_removed_too_late_is_not_tried_again(world, slow_house):
+    gate = Gate("451 4.3.0 not now")
+    with Sink() as sink:
+        sink.answers["data"] = gate
+        identity = send_slow(slow_house, "late@sink.example", "too late")
+        assert gate.reached.wait(30)
+        assert "1 of them when the attempt" in slow_house.run("queue", "remove", identity).stdout
+        assert slow_house.json("queue", "list", identity)[0]["state"] == "removing"
+        assert slow_house.run("queue", "retry", identity, check=False).returncode == 1
+        gate.opened.set()
+        event(slow_house, "message.deferred", identity)
+        slow_house.wait_empty()
+        slow_house.run("queue", "retry", "--domain", "sink.example")
+        other = send_slow(slow_house, "other@sink.example", "another")
+        event(slow_house, "message.delivered", other)
+        assert [c for c in sink.commands() if c.startswith("RCPT")] == ["RCPT TO:<late@sink.example>",
+                                                                        "RCPT TO:<other@sink.example>"]
+        assert not slow_house.events(event="dsn.sent", original=identity)
+
+
+def test_suspension_calls_off_what_is_being_delivered(world, slow_house):
+    gate = Gate("250 2.1.5 yes")
+    with Sink() as sink:
+        sink.answers["RCPT"] = gate
+        identity = send_slow(slow_house, "suspended@sink.example", "of a spammer")
+        assert gate.reached.wait(30)
+        slow_house.run("account", "suspend", "alice", "--reason", "spam")
+        eventually(lambda: slow_house.events(event="spool.account.held", account="alice"), 10, "the spool's word")
+        gate.opened.set()
+        event(slow_house, "message.cancelled", identity)
+        eventually(lambda: slow_house.json("queue", "list", identity)[0]["state"] == "suspended", 10, "suspended")
+        assert not sink.messages
+        del sink.answers["RCPT"]
+        slow_house.run("account", "resume", "alice")
+        event(slow_house, "message.delivered", identity)
+        assert len(sink.messages) == 1
 
 
 @pytest.mark.parametrize("by", ["id", "message-id", "address"])
