@@ -237,6 +237,10 @@ def kills():
     crash("kills", 6 * 3600 if LONG_RUN else 1200, KIDOBAN_CRASH_KILLS="5000" if LONG_RUN else "220")
 
 
+def cuts():
+    crash("cuts", 6 * 3600 if LONG_RUN else 1200, KIDOBAN_CRASH_CUTS="100" if LONG_RUN else "10")
+
+
 def broken():
     """`kidoban check` on each broken configuration says exactly what its .expect file has."""
     for path in sorted((TREE / "tests/broken").glob("*.yaml")):
@@ -291,6 +295,7 @@ STAGES = [
     ("system-asan", "the whole system, sanitizers", lambda: system("build-asan")),
     ("faulty", "build with fault points", build_faults),
     ("kills", "every process killed at every step", kills),
+    ("cuts", "power cuts on ext4 and XFS", cuts),
 ]
 
 LONG = {"system-asan"}  # only with --long, or when named

@@ -41,7 +41,7 @@ class CrashHouse(Kidoband):
                            "limits": {"connections_per_network": 500},
                            "relay_networks": [{"name": "clients", "prefixes": ["127.0.0.0/8"]}]},
             "accounts": {"workers": 1},
-            "spool": {"reserve": "4M", "retry": {"first": "200ms", "max": "1s"}},
+            "spool": {"reserve": "4M", "retry": {"first": "200ms", "max": "500ms"}},
             "delivery": {"workers": 2, "timeouts": {"connect": "3s", "command": "20s", "idle": "2s"}},
             "routes": [{"domain": "*", "via": "smarthost", "to": f"{SINK[0]}:{SINK[1]}", "tls": "none"}],
         }

@@ -106,6 +106,13 @@ class Ledger:
                 self.wrong.append(f"a bounce for {recipient} is about another message")
             self.bounced[key].append(now)
 
+    def doubt(self, since):
+        """What was acknowledged from then on is no promise any more: how many."""
+        late = [k for k, m in self.promised.items() if m.acknowledged >= since]
+        for key in late:
+            del self.promised[key]
+        return len(late)
+
     def crash(self, begin, end, what, repeats):
         """A process died between begin and end. repeats: deliveries in flight may be made once more."""
         self.crashes.append((begin, end, what, repeats))
