@@ -10,6 +10,7 @@
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,6 +84,7 @@ int main(int argc, char **argv)
         (void)fputs("usage: floor-tls PORT CERTIFICATE KEY PROCESSES\n", stderr);
         return 2;
     }
+    (void)signal(SIGPIPE, SIG_IGN); /* the load closes behind its Finished, while our tickets are under way */
     need(context != NULL && SSL_CTX_use_certificate_chain_file(context, argv[2]) == 1 &&
              SSL_CTX_use_PrivateKey_file(context, argv[3], SSL_FILETYPE_PEM) == 1,
          "certificate");

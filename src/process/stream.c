@@ -8,7 +8,6 @@
 #include "process/stream.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
@@ -70,9 +69,7 @@ void stream_free(struct stream **sp)
     *sp = NULL;
     s->freed = true;
     s->state = STREAM_DEAD;
-    (void)uv_poll_stop(&s->poll);
-    (void)shutdown(s->fd, SHUT_RDWR); /* the descriptor lives until libuv lets go; the peer should know now */
-    uv_close((uv_handle_t *)&s->poll, handle_closed);
+    uv_close((uv_handle_t *)&s->poll, handle_closed); /* before the loop waits again the descriptor is closed */
     uv_close((uv_handle_t *)&s->timer, handle_closed);
     uv_close((uv_handle_t *)&s->again, handle_closed);
 }
@@ -90,8 +87,7 @@ static void end(struct stream *s, int err, const char *why)
     if (s->state == STREAM_DEAD) {
         return;
     }
-    s->state = STREAM_DEAD;
-    (void)uv_poll_stop(&s->poll);
+    s->state = STREAM_DEAD; /* what is still polled for is given up when it comes, or with the stream */
     (void)uv_timer_stop(&s->timer);
     (void)uv_idle_stop(&s->again);
     if (s->in_owner) {
@@ -210,6 +206,7 @@ static bool offer(struct stream *s)
 
 static void on_readable(struct stream *s)
 {
+    bool dry = false;
     for (int turn = 0; turn < 8 && !s->paused; turn++) { /* a busy peer gives others their turn */
         uint8_t *room;
         if (buf_reserve(&s->in, s->read_room, &room) < 0) {
@@ -220,6 +217,7 @@ static void on_readable(struct stream *s)
             return;
         }
         if (n == 0) {
+            dry = true;
             break;
         }
         buf_commit(&s->in, (size_t)n);
@@ -235,8 +233,9 @@ static void on_readable(struct stream *s)
     if (s->in.len == 0) {
         buf_wipe(&s->in);
     }
-    if (s->state == STREAM_TLS && !s->paused && SSL_has_pending(s->ssl)) {
-        stream_read_resume(s); /* what OpenSSL holds already, no poll will tell of */
+    if (s->state == STREAM_TLS && !dry && !s->paused && SSL_has_pending(s->ssl)) {
+        stream_read_resume(
+            s); /* what OpenSSL holds already, no poll will tell of; but the rest of a record, one will */
     }
 }
 
@@ -283,7 +282,6 @@ static void finish_closing(struct stream *s)
             (void)SSL_shutdown(s->ssl);
             ERR_clear_error();
         }
-        (void)shutdown(s->fd, SHUT_WR);
         end(s, 0, "closed");
     }
 }
@@ -347,9 +345,43 @@ static void poll_failed(struct stream *s, int status)
     end(s, err != 0 ? -err : status, err != 0 ? strerrordesc_np(err) : "poll failed");
 }
 
+static int wanted_events(const struct stream *s)
+{
+    switch (s->state) {
+    case STREAM_CONNECTING:
+    case STREAM_CLOSING:
+        return UV_WRITABLE;
+    case STREAM_HANDSHAKE:
+        return s->tls_wants_write ? UV_WRITABLE : UV_READABLE;
+    case STREAM_CLEAR:
+    case STREAM_TLS:
+        return (s->paused ? 0 : UV_READABLE) | (s->out.len > 0 ? UV_WRITABLE : 0);
+    case STREAM_DEAD:
+        break;
+    }
+    return 0;
+}
+
+static void set_poll(struct stream *s, int events)
+{
+    s->events = events;
+    if (events == 0) {
+        (void)uv_poll_stop(&s->poll);
+    } else {
+        (void)uv_poll_start(&s->poll, events, on_poll);
+    }
+}
+
 static void on_poll(uv_poll_t *h, int status, int events)
 {
     struct stream *s = h->data;
+    int wanted = wanted_events(s);
+    if ((events & ~wanted) != 0 || s->state == STREAM_DEAD || (status < 0 && wanted == 0)) {
+        set_poll(s, wanted); /* it has come while nobody wanted it */
+        if (wanted == 0) {
+            return;
+        }
+    }
     s->busy = true;
     if (status < 0) {
         poll_failed(s, status);
@@ -362,34 +394,16 @@ static void on_poll(uv_poll_t *h, int status, int events)
     }
 }
 
-/* Tells libuv what we wait for now; free when nothing changed. */
+/* Tells libuv what we wait for now. Every change is two system calls, so a pause is not told: most are over before the
+ * peer sends anything, and if it does, on_poll() gives up then. */
 static void settle(struct stream *s)
 {
     if (s->busy || s->freed || s->state == STREAM_DEAD) {
         return;
     }
-    int events = 0;
-    switch (s->state) {
-    case STREAM_CONNECTING:
-        events = UV_WRITABLE;
-        break;
-    case STREAM_HANDSHAKE:
-        events = s->tls_wants_write ? UV_WRITABLE : UV_READABLE;
-        break;
-    case STREAM_CLOSING:
-        events = UV_WRITABLE;
-        break;
-    default:
-        events = (s->paused ? 0 : UV_READABLE) | (s->out.len > 0 ? UV_WRITABLE : 0);
-        break;
-    }
-    if (events != s->events) {
-        s->events = events;
-        if (events == 0) {
-            (void)uv_poll_stop(&s->poll);
-        } else {
-            (void)uv_poll_start(&s->poll, events, on_poll);
-        }
+    int wanted = wanted_events(s);
+    if ((wanted & ~s->events) != 0 || (s->events & ~wanted & UV_WRITABLE) != 0) {
+        set_poll(s, wanted);
     }
 }
 
@@ -408,8 +422,7 @@ static struct stream *stream_make(uv_loop_t *loop, int fd, const struct stream_o
     s->read_room = READ_ROOM;
     buf_init(&s->in, IN_MAX);
     buf_init(&s->out, OUT_MAX);
-    (void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-    if (uv_poll_init(loop, &s->poll, fd) != 0) {
+    if (uv_poll_init(loop, &s->poll, fd) != 0) { /* makes it non-blocking */
         (void)close(fd);
         free(s);
         return NULL;
@@ -421,18 +434,10 @@ static struct stream *stream_make(uv_loop_t *loop, int fd, const struct stream_o
     return s;
 }
 
-static void set_nodelay(int fd)
-{
-    int on = 1;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-}
-
 struct stream *stream_new(uv_loop_t *loop, int fd, const struct stream_ops *ops, void *arg)
 {
     struct stream *s = stream_make(loop, fd, ops, arg);
     if (s != NULL) {
-        set_nodelay(fd);
         settle(s);
     }
     return s;
@@ -497,6 +502,13 @@ static struct stream *start_connecting(uv_loop_t *loop, int fd, const struct soc
     return s;
 }
 
+static void set_nodelay(int fd)
+{
+    int on = 1;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+}
+
 struct stream *stream_connect(uv_loop_t *loop, const struct net_address *address, const struct net_address *source,
                               const struct stream_ops *ops, void *arg)
 {
@@ -555,6 +567,7 @@ int stream_start_tls(struct stream *s, SSL *take_ssl, struct span first)
     s->ssl = take_ssl;
     SSL_set_mode(s->ssl,
                  SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_set_read_ahead(s->ssl, 1); /* a record in one read, not its head and then its body */
     s->state = STREAM_HANDSHAKE;
     s->paused = false;
     s->tls_wants_write = SSL_is_server(s->ssl) == 0 || s->first_octets; /* who has something to do, does it at once */
@@ -644,6 +657,13 @@ void stream_shutdown(struct stream *s, unsigned limit_ms)
     }
     s->state = STREAM_CLOSING;
     (void)uv_idle_stop(&s->again);
+    if (s->out.len == 0) {
+        bool outer = s->in_owner;
+        s->in_owner = true;
+        finish_closing(s);
+        s->in_owner = outer;
+        return;
+    }
     (void)uv_timer_start(&s->timer, on_shutdown_limit, limit_ms, 0);
     settle(s);
 }

@@ -31,7 +31,8 @@ struct stream_ops {
     void (*closed)(void *arg, int err, const char *why);
 };
 
-/* Takes fd, non-blocking or not. NULL: out of memory, fd closed. */
+/* Takes fd, non-blocking or not; its options (TCP_NODELAY) are those of its listener. NULL: out of memory, fd closed.
+ */
 struct stream *stream_new(uv_loop_t *loop, int fd, const struct stream_ops *ops, void *arg);
 /* Starts a connection from source (may be NULL) to address; connected() or closed() follows. */
 struct stream *stream_connect(uv_loop_t *loop, const struct net_address *address, const struct net_address *source,

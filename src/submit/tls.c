@@ -195,7 +195,6 @@ static SSL_CTX *make_context(struct submit_tls *tls, struct tls_identity *id, co
                                      SSL_OP_PRIORITIZE_CHACHA | (options->tickets ? 0 : SSL_OP_NO_TICKET));
     (void)SSL_CTX_set_session_cache_mode(c, SSL_SESS_CACHE_OFF);
     (void)SSL_CTX_set_num_tickets(c, options->tickets ? 1 : 0);
-    (void)SSL_CTX_set_read_ahead(c, 1);
     SSL_CTX_set_app_data(c, tls);
     bool good = SSL_CTX_set_cipher_list(c, CIPHERS_1_2) == 1 &&
                 SSL_CTX_set1_groups_list(c, "X25519:P-256:P-384") == 1 &&
