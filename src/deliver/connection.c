@@ -31,13 +31,15 @@ struct connection {
     struct stream *stream;
     struct smtp_client *client;
     SSL *ssl; /* a second reference, for what went wrong in the handshake */
+    struct sessions_use sessions;
     char name[DNS_NAME_MAX + 1];
     char address_text[NET_ADDRESS_TEXT]; /* empty: a unix socket */
     char label[LABEL_MAX];               /* both, for sentences */
     char tls_text[TLS_TEXT];
     bool connected, handshaking;
-    bool idle;    /* a job can be taken */
-    bool sending; /* within connection_send(), which says itself what became of it */
+    bool resuming; /* a session was offered in the handshake */
+    bool idle;     /* a job can be taken */
+    bool sending;  /* within connection_send(), which says itself what became of it */
     bool quitting, aborted;
     bool lost; /* the end came from outside the protocol: what was not at its dot can be tried again */
     size_t served;
@@ -86,6 +88,7 @@ static void job_over(struct connection *c)
 static void connection_free(struct connection *c)
 {
     body_fini(c);
+    sessions_end(c->ssl);
     stream_free(&c->stream);
     SSL_free(c->ssl);
     free(c->recipients);
@@ -123,6 +126,7 @@ static void tell_end(struct connection *c, enum connection_phase phase, bool pol
     job_over(c);
     struct connection_end end = {.phase = phase, .why = why, .policy = policy, .reused = c->served > 0, .job = c->job};
     end.cancelled = cancelled;
+    end.resuming = phase == CONNECTION_TLS && c->resuming;
     if (c->job != NULL) {
         c->job->sending = false;
     }
@@ -164,6 +168,9 @@ static void end_by_stream(struct connection *c, const char *words)
                         : phase == CONNECTION_TLS   ? "TLS handshake"
                                                     : smtp_client_phase_name(smtp_client_phase(c->client));
     refusal_set(&why, false, 0, codes[phase].subject, codes[phase].detail, "%s: %s: %s", c->label, doing, words);
+    if (phase == CONNECTION_TLS && c->resuming) {
+        sessions_forget(c->env->sessions, &c->sessions.key);
+    }
     c->lost = true;
     smtp_client_fail(c->client, why.words);
     tell_end(c, phase, phase == CONNECTION_TLS, &why);
@@ -495,6 +502,7 @@ static void start_tls(struct connection *c)
         return;
     }
     c->ssl = ssl;
+    c->resuming = sessions_begin(&c->sessions, ssl);
     stream_timeout(c->stream, c->env->command_ms);
     if (stream_start_tls(c->stream, ssl, (struct span){0}) < 0) {
         end_by_stream(c, "the connection was lost");
@@ -606,6 +614,10 @@ static void on_tls_ready(void *arg)
     struct connection *c = arg;
     c->handshaking = false;
     stream_tls_text(c->stream, c->tls_text, sizeof(c->tls_text));
+    if (SSL_session_reused(c->ssl) == 1) {
+        size_t len = strlen(c->tls_text);
+        (void)snprintf(c->tls_text + len, sizeof(c->tls_text) - len, " resumed");
+    }
     if (!c->route->implicit_tls) {
         smtp_client_tls_started(c->client);
     }
@@ -683,6 +695,8 @@ struct connection *connection_open(const struct connection_env *env, const struc
     c->ops = ops;
     c->arg = arg;
     set_names(c, name, address);
+    c->sessions.table = env->sessions;
+    c->sessions.key = (struct sessions_key){.route = route->number, .address = *address, .name = c->name};
     c->client = client_new(c, clear);
     if (c->client != NULL) {
         c->stream = route->unix_path != NULL

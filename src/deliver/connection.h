@@ -12,6 +12,7 @@
 
 #include "deliver/outcome.h"
 #include "deliver/route.h"
+#include "deliver/sessions.h"
 
 #define CONNECTION_WINDOW (256U * 1024U) /* octets of a message read at once; a message of that size is read once */
 
@@ -19,6 +20,7 @@
 struct connection_env {
     uv_loop_t *loop;
     struct outcome_sink *sink;
+    struct sessions *sessions;
     const char *hostname; /* for EHLO */
     /* command: each up to RCPT; data: DATA, each block, the end of data. RFC 5321 section 4.5.3.2 has the longest. */
     uint64_t connect_ms, command_ms, data_ms;
@@ -43,6 +45,7 @@ struct connection_end {
     const struct refusal *why;
     bool policy;     /* TLS or AUTH that this route demands was not to be had: says nothing for other routes */
     bool reused;     /* it had served a job before this one: the host itself is well */
+    bool resuming;   /* TLS: a session of before was offered, and is forgotten now */
     bool cancelled;  /* cut by us, because its job was cancelled: says nothing about the host */
     struct job *job; /* unfinished: the callee's now; NULL when there was none or all of it is settled */
 };

@@ -371,6 +371,9 @@ static void host_failed(struct destination *d, const struct link *l, const struc
 static void tls_failed(struct destination *d, const struct link *l, const struct connection_end *end)
 {
     log_info("delivery.tls.failed", LF_STR("domain", d->name), LF_STR("words", end->why->words));
+    if (end->resuming) {
+        return; /* says nothing about a full handshake, which is next */
+    }
     if (d->route->tls == TLS_MAY && !d->route->implicit_tls) {
         book_set_tls_broken(d->relay->book, &l->address, clock_mono_ms());
     } else {

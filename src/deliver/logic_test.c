@@ -10,6 +10,7 @@
 #include "deliver/book.h"
 #include "deliver/pace.h"
 #include "deliver/queue.h"
+#include "deliver/sessions.h"
 
 struct numbered {
     struct queue_item item;
@@ -164,12 +165,75 @@ static void book_is_bounded(void **state)
     book_free(&b);
 }
 
+static const char *session_get(struct sessions *s, const struct sessions_key *k, uint64_t now_ms)
+{
+    static struct buf out;
+    buf_fini(&out);
+    buf_init(&out, SESSIONS_OCTETS + 1);
+    bool found = sessions_get(s, k, &out, now_ms);
+    assert_int_equal(buf_append_byte(&out, '\0'), 0);
+    return found ? (const char *)out.data : NULL;
+}
+
+static void sessions_are_kept_apart(void **state)
+{
+    (void)state;
+    struct sessions *s = sessions_new();
+    struct sessions_key a = {.route = 1, .name = "mx.example"}, other[3] = {a, a, a};
+    other[0].route = 2;
+    other[1].name = "mx.example.org";
+    other[2].address.port = 465;
+    sessions_put(s, &a, SPAN_LIT("twelve"), false, 0);
+    for (size_t i = 0; i < 3; i++) {
+        assert_null(session_get(s, &other[i], 1));
+    }
+    assert_string_equal(session_get(s, &a, 1), "twelve");
+    assert_string_equal(session_get(s, &a, SESSIONS_AGE_MS - 1), "twelve"); /* TLS 1.2: again and again */
+    assert_null(session_get(s, &a, SESSIONS_AGE_MS));
+    sessions_put(s, &a, SPAN_LIT("one"), true, 0);
+    sessions_put(s, &a, SPAN_LIT("two"), true, 0);
+    assert_string_equal(session_get(s, &a, 1), "two");
+    assert_string_equal(session_get(s, &a, 1), "one");
+    assert_null(session_get(s, &a, 1)); /* TLS 1.3: once */
+    sessions_put(s, &a, SPAN_LIT("broken"), false, 0);
+    sessions_forget(s, &a);
+    assert_null(session_get(s, &a, 1));
+    sessions_free(&s);
+}
+
+static void sessions_are_bounded(void **state)
+{
+    (void)state;
+    static uint8_t long_one[SESSIONS_OCTETS + 1];
+    struct sessions *s = sessions_new();
+    struct sessions_key first = {.route = 0, .name = "mx"}, k = first;
+    sessions_put(s, &first, (struct span){long_one, sizeof(long_one)}, false, 0);
+    assert_null(session_get(s, &first, 1));
+    for (uint32_t i = 0; i < SESSIONS_HOSTS_MAX; i++) {
+        k.route = i;
+        for (int n = 0; n < SESSIONS_EACH_MAX + 2; n++) {
+            sessions_put(s, &k, SPAN_LIT("x"), true, 0);
+        }
+    }
+    for (int n = 0; n < SESSIONS_EACH_MAX; n++) {
+        assert_non_null(session_get(s, &k, 1));
+    }
+    assert_null(session_get(s, &k, 1));
+    assert_non_null(session_get(s, &first, 1));
+    k.route = SESSIONS_HOSTS_MAX;
+    sessions_put(s, &k, SPAN_LIT("x"), false, 0);
+    assert_null(session_get(s, &first, 1)); /* the oldest host made room */
+    assert_non_null(session_get(s, &k, 1));
+    sessions_free(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(queue_takes_turns),    cmocka_unit_test(queue_front_is_next),
-        cmocka_unit_test(pace_finds_its_level), cmocka_unit_test(book_remembers_for_a_while),
-        cmocka_unit_test(book_knows_scopes),    cmocka_unit_test(book_is_bounded),
+        cmocka_unit_test(sessions_are_kept_apart), cmocka_unit_test(sessions_are_bounded),
+        cmocka_unit_test(queue_takes_turns),       cmocka_unit_test(queue_front_is_next),
+        cmocka_unit_test(pace_finds_its_level),    cmocka_unit_test(book_remembers_for_a_while),
+        cmocka_unit_test(book_knows_scopes),       cmocka_unit_test(book_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "deliver/sessions.h"
 
 struct routes {
     const struct config *config;
@@ -98,6 +99,7 @@ static SSL_CTX *tls_make(enum config_tls policy)
         return NULL;
     }
     (void)SSL_CTX_set_options(ctx, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
+    sessions_watch(ctx);
     if (policy != TLS_VERIFY) {
         SSL_CTX_set_verify(ctx, SSL_VERIFY_NONE, NULL);
         return ctx;

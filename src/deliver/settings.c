@@ -11,6 +11,7 @@
 static void settings_free(struct settings *s)
 {
     routes_free(&s->routes);
+    sessions_free(&s->sessions);
     resolver_drop(&s->resolver);
     config_ref_drop(&s->config);
     free(s->local);
@@ -171,12 +172,15 @@ struct settings *settings_new(uv_loop_t *loop, struct outcome_sink *sink, struct
     s->down_ms = c->spool.retry_first_ms < BOOK_DOWN_MS ? c->spool.retry_first_ms : BOOK_DOWN_MS;
     s->self = (struct hosts_self){.name = c->submission.hostname, .is_self = is_self, .random = random_bits, .arg = s};
     s->routes = routes_new(c, old != NULL ? old->routes : NULL);
-    if (s->routes == NULL || local_read(s) < 0 || sources_read(s) < 0 || resolver_take(s, loop, old) < 0) {
+    s->sessions = sessions_new();
+    if (s->routes == NULL || s->sessions == NULL || local_read(s) < 0 || sources_read(s) < 0 ||
+        resolver_take(s, loop, old) < 0) {
         settings_drop(&s);
         return NULL;
     }
     s->env = (struct connection_env){.loop = loop,
                                      .sink = sink,
+                                     .sessions = s->sessions,
                                      .hostname = c->submission.hostname,
                                      .connect_ms = c->delivery.connect_ms,
                                      .command_ms = c->delivery.command_ms,

@@ -16,6 +16,7 @@ struct settings {
     uint64_t number; /* 1, 2, ...: one a reload */
     struct config_ref *config;
     struct routes *routes;
+    struct sessions *sessions;
     struct resolver *resolver;
     struct connection_env env;
     struct hosts_self self;

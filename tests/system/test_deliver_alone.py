@@ -41,6 +41,9 @@ SINKS = {
     "127.0.0.26": {"rcptmax": 2},
     "127.0.0.27": {"silent": True},
     "127.0.0.28": {"dsn": False},
+    "127.0.0.31": {"starttls": "good", "messages": 1},
+    "127.0.0.32": {"starttls": "good", "messages": 1, "tls12": True},
+    "127.0.0.33": {"starttls": "forgets", "messages": 1, "tls12": True},
 }
 
 ZONE = """
@@ -80,13 +83,18 @@ noutf8 IN MX 10 mx24
 rcptmax IN MX 10 mx26
 silent IN MX 10 mx27
 nodsn IN MX 10 mx28
+again13 IN MX 10 mx31
+verified13 IN MX 10 mx31
+again12 IN MX 10 mx32
+verified12 IN MX 10 mx32
+forgets IN MX 10 mx33
 loop IN MX 10 us
 loopthengood IN MX 10 mx11
 loopthengood IN MX 20 us
 us IN A 127.0.0.99
 dead IN MX 10 mx29
 postfix IN MX 10 mx30
-""" + "".join(f"mx{n} IN A 127.0.0.{n}\n" for n in range(11, 31))
+""" + "".join(f"mx{n} IN A 127.0.0.{n}\n" for n in range(11, 34))
 
 
 # ---- the sink: runs in the namespace as a process of its own ----
@@ -126,7 +134,7 @@ class SinkHandler(socketserver.BaseRequestHandler):
     def log(self, **what):
         with self.server.lock, open(self.server.log, "a") as f:
             f.write(json.dumps(dict(what, at=self.server.name, session=self.session, tls=self.tls,
-                                    login=self.login)) + "\n")
+                                    resumed=self.resumed, login=self.login)) + "\n")
 
     def handle(self):
         try:
@@ -134,6 +142,13 @@ class SinkHandler(socketserver.BaseRequestHandler):
             self.serve()
         except (ConnectionError, OSError):
             pass
+
+    def start_tls(self, how):
+        if how["starttls"] == "forgets":  # a host that breaks when a session is resumed
+            if b"\x00\x23\x00\x00" not in self.request.recv(4096, socket.MSG_PEEK):  # the ticket is not empty
+                raise ConnectionError
+        self.request, self.tls = self.server.tls.wrap_socket(self.request, server_side=True), True
+        self.resumed = self.request.session_reused
 
     def message(self, how):
         lmtp = how.get("lmtp")
@@ -150,6 +165,7 @@ class SinkHandler(socketserver.BaseRequestHandler):
 
     def serve(self):
         how, self.buffer, self.tls, self.login = self.server.how, b"", False, ""
+        self.resumed = False
         messages = 0
         if how.get("silent"):
             time.sleep(60)
@@ -168,9 +184,7 @@ class SinkHandler(socketserver.BaseRequestHandler):
                     self.request.recv(10)
                     self.request.sendall(b"this is no TLS at all")
                     return
-                ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-                ctx.load_cert_chain(self.server.pem)
-                self.request, self.tls = ctx.wrap_socket(self.request, server_side=True), True
+                self.start_tls(how)
             elif verb == "AUTH":
                 import base64
                 self.login = base64.b64decode(line.split(" ")[2]).decode() if line.count(" ") > 1 else ""
@@ -219,7 +233,11 @@ def sink_main(log, pem, unix):
         cls = type("S", (socketserver.ThreadingMixIn, base), {"address_family": family, "daemon_threads": True,
                                                              "allow_reuse_address": True, "request_queue_size": 128})
         server = cls(address, SinkHandler)
-        server.how, server.name, server.log, server.pem, server.lock = how, name, log, pem, lock
+        server.how, server.name, server.log, server.lock = how, name, log, lock
+        server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.tls.load_cert_chain(pem)
+        if how.get("tls12"):
+            server.tls.maximum_version = ssl.TLSVersion.TLSv1_2
         threading.Thread(target=server.serve_forever, daemon=True).start()
 
     for a, how in SINKS.items():
@@ -284,7 +302,7 @@ zone:
 """)
         started.append(in_netns("nsd", "-d", "-c", str(d / "nsd.conf"), stderr=open(d / "nsd.err", "w")))
         ca = trustme.CA()
-        cert = ca.issue_cert("mx15.test", "mx21.test")
+        cert = ca.issue_cert("mx15.test", "mx21.test", "mx31.test", "mx32.test")
         pem = d / "sink.pem"
         cert.private_key_and_cert_chain_pem.write_to_path(str(pem))
         ca.cert_pem.write_to_path(str(d / "ca.pem"))
@@ -456,6 +474,22 @@ def test_row(deliver, domain, result, code, enhanced, words, address):
         assert m["octets"] == (deliver.world / "small").stat().st_size
         assert m["sender"] == "from@us.test"
         assert m["start"].endswith("\r\n\r\n.dot\r\n..two\r\nend\r\n")
+
+
+@pytest.mark.parametrize("version", ["12", "13"])
+def test_session_is_resumed(deliver, version):
+    """The host ends each connection after a message; the next one begins with what the one before left."""
+    told = [deliver.outcomes(send(deliver, f"to{i}@again{version}.test"))[0]["tls"] for i in range(4)]
+    assert [t.endswith(" resumed") for t in told] == [False, True, True, True], told
+    assert all(t.startswith(f"TLSv1.{version[1]} ") for t in told)
+    assert [sunk(deliver, f"to{i}@again{version}.test")[0]["resumed"] for i in range(4)] == [False, True, True, True]
+
+
+def test_host_that_breaks_on_resumption_gets_a_full_handshake(deliver):
+    """Never clear text, nor a minute of rest, because of our memory."""
+    told = [deliver.outcomes(send(deliver, f"to{i}@forgets.test"))[0] for i in range(3)]
+    assert [o["result"] for o in told] == ["delivered"] * 3
+    assert all(o["tls"].startswith("TLSv1.2 ") and "resumed" not in o["tls"] for o in told), told
 
 
 def test_tls_is_told(deliver):
@@ -734,6 +768,31 @@ def test_postfix(deliver, postfix):
              (postfix / "mail/to").read_bytes().count(b"Subject: small") == 21)
     text = (postfix / "mail/second").read_bytes()
     assert b"Subject: small" in text and b"\n.dot\n..two\nend\n" in text
+
+
+@pytest.mark.parametrize("version", ["12", "13"])
+def test_session_never_stands_for_a_certificate_not_verified(world, messages, version):
+    """A host that was not verified by one route is verified by another, though its session would be at hand; nor does a
+    session outlive a reload, which may have changed what is trusted."""
+    yaml = config(world, routes=f"""
+  - {{domain: verified{version}.test, via: mx, tls: verify}}
+  - {{domain: .smart.test, via: smarthost, to: "mx{44 - int(version)}.test:25", tls: verify}}
+""", name="resume.yaml")
+    d = Deliver(yaml)
+    d.world, d.id = world, 7000
+
+    def result(domain):
+        return d.outcomes(send(d, f"to@{domain}"))[0]
+
+    result(f"again{version}.test")
+    assert result(f"again{version}.test")["tls"].endswith(" resumed")
+    for domain in (f"verified{version}.test", "a.smart.test"):
+        o = result(domain)
+        assert o["result"] == "temporary" and "certificate" in o["text"], o
+    d.tell(f"reload {yaml}")
+    assert "resumed" not in result(f"again{version}.test")["tls"]
+    assert result(f"again{version}.test")["tls"].endswith(" resumed")
+    assert d.stop()["status"] == 0
 
 
 def test_verified_certificate(world, messages):
