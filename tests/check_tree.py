@@ -25,7 +25,7 @@ MAY = {
     "config": {"common", "wire"},
     "smtp": {"common", "wire"},
     "message": {"common", "wire"},
-    "policy": {"common", "wire"},
+    "policy": BASE,
     "process": BASE,
     "vault": BASE | {"process"},
     "guard": BASE | {"process"},
@@ -33,7 +33,7 @@ MAY = {
     "deliver": BASE | {"process", "smtp", "message", "policy"},
     "submit": BASE | {"process", "smtp", "message", "policy"},
     "master": BASE | {"process"},
-    "cli": BASE,
+    "cli": BASE | {"policy"},
 }
 # The command reads a spool whose daemon is down.
 ALSO = {("src/cli/offline.c", "spool/offline.h")}

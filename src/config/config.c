@@ -160,6 +160,14 @@ static void check_routes(struct schema_context *x, const struct config *c)
 /* What one key alone cannot tell. */
 static void check_whole(struct schema_context *x, const struct yaml_node *root, const struct config *c)
 {
+    if (!c->submission.present && !c->gate.present) {
+        schema_complain(x, root->at,
+                        "neither \"submission\" nor \"gate\" is there; write one or both, like submission: {hostname: "
+                        "mail.example.ne.jp, tls: {certificate: FILE, key: FILE}}");
+    }
+    if (c->gate.present) {
+        schema_gate_check(x, &c->gate, config_yaml_member(root, "gate"));
+    }
     check_order(x, root, c->spool.retry_first_ms, c->spool.retry_max_ms, "spool.retry.first", "spool.retry.max");
     check_order(x, root, c->spool.delay_warning_ms, c->spool.lifetime_ms, "spool.delay_warning", "spool.lifetime");
     check_order(x, root, c->accounts.guess_delay_first_ms, c->accounts.guess_delay_max_ms, "accounts.guess_delay",
@@ -193,6 +201,8 @@ int config_load(struct span text, const char *file, struct config **ret, struct 
     if (root->kind != YAML_KIND_MAP) {
         schema_complain(&x, root->at, "the file should be a map of sections (submission:, routes: ...)");
     } else {
+        c->gate.present = config_yaml_member(root, "gate") != NULL;
+        c->submission.present = config_yaml_member(root, "submission") != NULL;
         schema_read_map(&x, root, schema_root, c);
         if (!x.bad && x.error == 0) {
             check_whole(&x, root, c);
@@ -248,6 +258,7 @@ void config_free(struct config **cp)
         return;
     }
     submission_fini(c);
+    schema_gate_fini(&c->gate);
     strings_fini(&c->operator_.domains);
     strings_fini(&c->delivery.source_addresses);
     strings_fini(&c->delivery.forwarders);
@@ -340,7 +351,7 @@ static bool check_pair(const struct config_certificate *p, const char *file, str
 
 int config_check_files(const struct config *c, const char *file, struct config_complaints *complaints)
 {
-    bool good = true;
+    bool good = schema_gate_check_files(c, file, complaints) == 0;
     for (size_t i = 0; i < c->submission.tls.certificates_count; i++) {
         good &= check_pair(&c->submission.tls.certificates[i], file, complaints);
     }

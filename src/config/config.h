@@ -105,13 +105,51 @@ struct config_route {
     struct config_place at, password_file_at;
 };
 
+enum config_gate_refuse { GATE_TCP_RESET, GATE_ICMP_PROHIBITED, GATE_DROP };
+enum config_gate_attach { GATE_ATTACH_AUTO, GATE_ATTACH_NATIVE, GATE_ATTACH_GENERIC, GATE_ATTACH_TC };
+enum config_port25 { PORT25_ALLOW, PORT25_DENY, PORT25_MONITOR, PORT25_RATE };
+
+#define CONFIG_GATE_CLASSES_MAX  2047    /* and the default */
+#define CONFIG_GATE_SCOPED_MAX   28      /* classes with `to` */
+#define CONFIG_GATE_PREFIXES_MAX 2000000 /* of one prefixes_file */
+
+struct config_gate_class {
+    char *name;
+    struct config_place at;
+    enum config_port25 port25;
+    uint32_t rate;                    /* PORT25_RATE: so many new connections... */
+    uint64_t rate_window_ms;          /* ...in so long */
+    struct config_prefixes prefixes;  /* with those of prefixes_file after config_gate_read_files() */
+    struct config_place *prefixes_at; /* of the first prefixes_inline of them: the others stand in their file */
+    size_t prefixes_inline;
+    char *prefixes_file; /* or NULL */
+    struct config_place prefixes_file_at;
+    struct config_prefixes to; /* none: every destination */
+};
+
+struct config_gate {
+    bool present;
+    struct config_strings subscriber_interfaces, uplink_interfaces; /* patterns: config_interface_matches() */
+    bool monitor;
+    enum config_gate_refuse refuse_with;
+    enum config_port25 default_; /* never PORT25_RATE */
+    bool return_path_allow, inbound_deny;
+    struct config_prefixes dynamic_ranges, allow_to, tunnel_endpoints;
+    enum config_gate_attach attach;
+    uint32_t events_per_second, resets_per_second;
+    struct config_gate_class *classes;
+    size_t classes_count;
+};
+
 struct config {
     struct {
         char *name;
         struct config_strings domains; /* A-labels, lower case */
         char *help_url;
     } operator_;
+    struct config_gate gate;
     struct {
+        bool present; /* false: nothing below is set, and no mail is taken; then gate.present */
         char *hostname;
         struct config_listen *listen;
         size_t listen_count;
@@ -188,9 +226,20 @@ enum {
 /* text: the file's octets; file: its name, for complaints. 0 and *ret, or -EINVAL with complaints, or -ENOMEM. */
 int config_load(struct span text, const char *file, struct config **ret, struct config_complaints *complaints);
 void config_free(struct config **c);
-/* Certificates and keys exist, can be read and belong together, password files can be read. 0, or -EINVAL with
- * complaints. */
+/* Certificates and keys exist, can be read and belong together, password files can be read, the gate's files of
+ * prefixes are good. 0, or -EINVAL with complaints. */
 int config_check_files(const struct config *c, const char *file, struct config_complaints *complaints);
+
+/* Reads the files of prefixes that classes of the gate name, and adds them to the classes' own: for who needs the whole
+ * policy (the others need not hold two million prefixes). Once for a structure. 0, or -EINVAL with complaints (a place
+ * in the file of prefixes, or the key that names it), or -ENOMEM; then nothing was added. */
+int config_gate_read_files(struct config *c, const char *file, struct config_complaints *complaints);
+/* A prefix as the gate takes it: no host bits, no IPv4 address in IPv6 dress. NULL and *ret, or what is wrong with it,
+ * to follow the text in quotes: "has bits set behind its length". IPv4 comes mapped, as in every net_prefix. */
+const char *config_gate_prefix_parse(const char *text, struct net_prefix *ret);
+bool config_gate_prefix_is_v4(const struct net_prefix *p);
+/* "tap*": every * stands for any octets, none too. */
+bool config_interface_matches(const char *pattern, const char *name);
 
 /* The route of a recipient's domain (lower case, A-labels): exact, else the longest suffix, else "*"; NULL: none. */
 const struct config_route *config_route_find(const struct config *c, struct span domain);

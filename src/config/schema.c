@@ -108,8 +108,8 @@ static const struct schema_field processes_fields[] = {
 
 const struct schema_field schema_root[] = {
     {"operator", schema_map, 0, .members = operator_fields},
-    {"submission", schema_map, 0, .required = true, .members = schema_submission_fields,
-     .example = "{hostname: mail.example.ne.jp, tls: {certificate: FILE, key: FILE}}"},
+    {"gate", schema_map, 0, .optional = true, .members = schema_gate_fields},
+    {"submission", schema_map, 0, .optional = true, .members = schema_submission_fields},
     {"accounts", schema_map, 0, .members = accounts_fields},
     {"limits", schema_limits, 0, .members = schema_limit_fields, .example = "{name: hourly, windows: [200/1h]}"},
     {"spool", schema_map, 0, .members = spool_fields},

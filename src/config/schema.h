@@ -36,14 +36,16 @@ struct schema_field {
     size_t offset;        /* of the target in the structure that the map fills */
     const char *fallback; /* the default as one would write it; NULL: none */
     bool required;
-    uint64_t min, max;                  /* numbers, sizes (octets), durations (ms) */
+    bool optional;     /* of a map: left out, it is not there at all, rather than there with its defaults */
+    uint64_t min, max; /* numbers, sizes (octets), durations (ms) */
     const struct schema_field *members; /* of a map, or of the maps in a list */
     const char *const *words;           /* of a choice; NULL-terminated */
     const char *example;                /* what would be right, for complaints */
 };
 
 extern const struct schema_field schema_root[];
-extern const struct schema_field schema_submission_fields[], schema_limit_fields[], schema_route_fields[];
+extern const struct schema_field schema_submission_fields[], schema_gate_fields[], schema_limit_fields[],
+    schema_route_fields[];
 extern const char *const schema_tls_words[]; /* as enum config_tls */
 
 /* Fills base from a map. */
@@ -57,6 +59,14 @@ void config_schema_walk(void (*seen)(void *arg, const char *path, const struct s
 /* Sections with readers of their own: limits.c, routes.c. */
 void schema_limits(struct schema_context *x, const struct schema_field *f, const struct yaml_node *node, void *target);
 void schema_routes(struct schema_context *x, const struct schema_field *f, const struct yaml_node *node, void *target);
+
+/* gate.c: what one key alone cannot tell; the fields' memory. */
+void schema_gate_check(struct schema_context *x, const struct config_gate *g, const struct yaml_node *section);
+void schema_gate_fini(struct config_gate *g);
+/* gate_files.c: the same prefix in two classes, over the prefixes in the configuration itself. */
+void schema_gate_check_prefixes(struct schema_context *x, const struct config_gate *g);
+/* Reads the files of prefixes and throws the prefixes away; 0, -EINVAL with complaints, -ENOMEM. */
+int schema_gate_check_files(const struct config *c, const char *file, struct config_complaints *complaints);
 
 /* walk.c: zeroed room for count elements, at least one; NULL: x->error says so. */
 void *schema_list_room(struct schema_context *x, size_t count, size_t size);

@@ -296,6 +296,9 @@ void schema_url(struct schema_context *x, const struct schema_field *f, const st
 void schema_map(struct schema_context *x, const struct schema_field *f, const struct yaml_node *node, void *target)
 {
     static const struct yaml_node none = {.kind = YAML_KIND_MAP};
+    if (node == NULL && f->optional) {
+        return;
+    }
     if (node != NULL && node->kind != YAML_KIND_MAP) {
         schema_complain(x, node->at, "\"%s\" is %s; it should be a map of keys", f->key,
                         config_yaml_kind_name(node->kind));

@@ -334,11 +334,14 @@ static void add(struct master *m, enum master_role role, uint32_t count)
 
 void family_start(struct master *m)
 {
-    add(m, ROLE_VAULT, 1);
+    bool mail = m->config->submission.present;
+    add(m, ROLE_VAULT, mail ? 1 : 0);
     add(m, ROLE_GUARD, 1);
-    add(m, ROLE_SPOOL, 1);
-    add(m, ROLE_DELIVER, m->config->delivery.workers);
-    add(m, ROLE_SUBMIT, m->config->submission.workers);
+    if (mail) {
+        add(m, ROLE_SPOOL, 1);
+        add(m, ROLE_DELIVER, m->config->delivery.workers);
+        add(m, ROLE_SUBMIT, m->config->submission.workers);
+    }
     for (size_t i = 0; i < m->family_count; i++) {
         start(&m->family[i]);
     }

@@ -191,6 +191,18 @@ static void warn_of_restart(const struct config *old, const struct config *fresh
     }
 }
 
+/* The processes of a section start and end with the house. */
+static int refuse_other_house(const struct config *old, const struct config *fresh, const char *path,
+                              struct config_complaints *complaints)
+{
+    if (old->submission.present == fresh->submission.present) {
+        return 0;
+    }
+    config_complaints_add(complaints, path, 0, 0, "\"submission\" %s; that takes a restart",
+                          fresh->submission.present ? "is new" : "is no longer there");
+    return -EINVAL;
+}
+
 /* Every child has swapped, or not: only now is the reload over. */
 static void reload_finish(struct question *q)
 {
@@ -226,6 +238,13 @@ static int reload(struct master *m, struct config_complaints *complaints, struct
     struct buf text;
     (void)sd_notify(0, "RELOADING=1");
     int r = load(m->config_path, &fresh, &text, complaints);
+    if (r == 0) {
+        r = refuse_other_house(m->config, fresh, m->config_path, complaints);
+        if (r < 0) {
+            config_free(&fresh);
+            buf_fini(&text);
+        }
+    }
     if (r == 0) {
         warn_of_restart(m->config, fresh);
         r = take(m, fresh, buf_span(&text));

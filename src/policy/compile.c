@@ -1,0 +1,406 @@
+#include "policy/compile.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CELLS_MAX  (UINT32_C(1) << 28) /* lanes are numbered in 32 bits, and entries in 31 */
+#define LANES      8U
+#define ROOT_CELLS (BLOB_ROOT_ENTRIES / LANES)
+#define SLOTS      (1U << BLOB_STEP_BITS)
+
+/* Rows */
+
+static size_t row_of(const struct policy_rows *rows, const char *name)
+{
+    for (size_t i = 0; i < rows->count; i++) {
+        if (strcmp(rows->names[i], name) == 0) {
+            return i;
+        }
+    }
+    return SIZE_MAX;
+}
+
+static bool has_class(const struct policy *p, const char *name)
+{
+    for (size_t i = 0; i < p->classes_count; i++) {
+        if (strcmp(p->classes[i].name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* There are no more classes than rows, so one is free or idle. */
+static size_t row_to_give(const struct policy_rows *rows, const struct policy *p)
+{
+    size_t i = rows->count;
+    for (size_t k = 0; i == BLOB_CLASSES_MAX && k < rows->count; k++) {
+        i = has_class(p, rows->names[k]) ? i : k;
+    }
+    return i;
+}
+
+int policy_rows_assign(struct policy_rows *rows, const struct policy *p)
+{
+    for (size_t i = 0; i < p->classes_count; i++) {
+        if (row_of(rows, p->classes[i].name) != SIZE_MAX) {
+            continue;
+        }
+        size_t row = row_to_give(rows, p);
+        char *name = strdup(p->classes[i].name);
+        if (name == NULL) {
+            return -ENOMEM;
+        }
+        free(rows->names[row]);
+        rows->names[row] = name;
+        rows->count = row == rows->count ? row + 1 : rows->count;
+    }
+    return 0;
+}
+
+void policy_rows_fini(struct policy_rows *rows)
+{
+    for (size_t i = 0; i < rows->count; i++) {
+        free(rows->names[i]);
+    }
+    *rows = (struct policy_rows){0};
+}
+
+/* Items: what is put into a trie, in the order in which the later covers the earlier. */
+
+typedef unsigned __int128 address_key; /* an address, its first bit the uppermost */
+#define KEY_BITS 128U
+
+enum item_kind { ITEM_CLASS, ITEM_EXEMPTION, ITEM_SET };
+
+struct item {
+    address_key key;
+    uint8_t bits;
+    uint8_t kind;   /* enum item_kind */
+    uint32_t value; /* class, exemption or set */
+};
+
+static struct item item_of(const struct policy_prefix *p, enum item_kind kind, uint32_t value)
+{
+    struct item i = {.bits = p->bits, .kind = (uint8_t)kind, .value = value};
+    for (size_t k = 0; k < sizeof(p->bytes); k++) {
+        i.key = i.key << 8 | p->bytes[k];
+    }
+    return i;
+}
+
+/* Among the same prefixes exemptions come after classes: they win. */
+static int compare_items(const void *a, const void *b)
+{
+    const struct item *x = a, *y = b;
+    if (x->key != y->key) {
+        return x->key < y->key ? -1 : 1;
+    }
+    if (x->bits != y->bits) {
+        return x->bits < y->bits ? -1 : 1;
+    }
+    if (x->kind != y->kind) {
+        return x->kind < y->kind ? -1 : 1;
+    }
+    return x->value < y->value ? -1 : x->value > y->value;
+}
+
+/* The blob as it grows. */
+
+struct builder {
+    const struct policy *p;
+    union blob_cell *cells;
+    size_t count, room;
+    uint32_t *leaves; /* of all tries; they come behind the nodes, whose leaf_base counts from here until then */
+    size_t leaves_count, leaves_room;
+    int error;
+};
+
+static uint32_t take_cells(struct builder *b, size_t count)
+{
+    size_t at = b->count;
+    if (b->count + count > CELLS_MAX) {
+        b->error = -E2BIG;
+    }
+    if (b->error == 0 && b->count + count > b->room) {
+        size_t room = (b->count + count) * 2;
+        union blob_cell *grown = realloc(b->cells, room * sizeof(*grown));
+        if (grown == NULL) {
+            b->error = -ENOMEM;
+        } else {
+            b->cells = grown;
+            b->room = room;
+        }
+    }
+    if (b->error != 0) {
+        return 0;
+    }
+    memset(&b->cells[at], 0, count * sizeof(b->cells[0]));
+    b->count += count;
+    return (uint32_t)at;
+}
+
+static void add_leaf(struct builder *b, uint32_t value)
+{
+    if (b->leaves_count == b->leaves_room) {
+        size_t room = b->leaves_room == 0 ? 1024 : b->leaves_room * 2;
+        uint32_t *grown = realloc(b->leaves, room * sizeof(*grown));
+        if (grown == NULL) {
+            b->error = -ENOMEM;
+            return;
+        }
+        b->leaves = grown;
+        b->leaves_room = room;
+    }
+    b->leaves[b->leaves_count++] = value;
+}
+
+/* Leaves as they change from an outer prefix to an inner one. */
+
+static uint32_t later_exemption(const struct builder *b, uint32_t outer, uint32_t inner)
+{
+    const struct policy_exemption *e = b->p->exemptions;
+    return outer != 0 && e[outer - 1].until_ns > e[inner - 1].until_ns ? outer : inner;
+}
+
+static uint32_t leaf_under(const struct builder *b, uint32_t leaf, const struct item *i)
+{
+    switch ((enum item_kind)i->kind) {
+    case ITEM_CLASS:
+        return i->value;
+    case ITEM_EXEMPTION:
+        return BLOB_CLASS(leaf) | later_exemption(b, BLOB_EXEMPTION(leaf), i->value) << BLOB_CLASS_BITS;
+    case ITEM_SET:
+        return leaf | 1U << i->value;
+    }
+    return leaf;
+}
+
+/* One step of a trie: the items of one prefix of `depth` bits, all of them longer, spread over its slots. */
+
+struct slot {
+    uint32_t leaf;
+    const struct item *items; /* longer than the slot: it goes on */
+    size_t count;
+};
+
+static unsigned slot_of(address_key k, unsigned depth, unsigned step)
+{
+    address_key rest = k << depth;
+    return (unsigned)(rest >> (KEY_BITS - step));
+}
+
+static void spread(const struct builder *b, struct slot *slots, unsigned depth, unsigned step, uint32_t leaf,
+                   const struct item *items, size_t count)
+{
+    for (unsigned i = 0; i < 1U << step; i++) {
+        slots[i] = (struct slot){.leaf = leaf};
+    }
+    for (size_t i = 0; i < count; i++) {
+        unsigned first = slot_of(items[i].key, depth, step);
+        if (items[i].bits > depth + step) {
+            slots[first].items = slots[first].count == 0 ? &items[i] : slots[first].items;
+            slots[first].count++;
+            continue;
+        }
+        unsigned width = 1U << (depth + step - items[i].bits);
+        for (unsigned k = first; k < first + width; k++) {
+            slots[k].leaf = leaf_under(b, slots[k].leaf, &items[i]);
+        }
+    }
+}
+
+/* Fills the node at cell `at`. Its children are one run of cells, so they are taken before any of them is filled. The
+ * depth of this is that of the tries: 20. */
+static void build_node(struct builder *b, uint32_t at, unsigned depth, uint32_t leaf, const struct item *items,
+                       size_t count)
+{
+    struct slot slots[SLOTS];
+    struct blob_node node = {.leaf_base = (uint32_t)b->leaves_count};
+    uint32_t last = 0;
+    spread(b, slots, depth, BLOB_STEP_BITS, leaf, items, count);
+    for (unsigned i = 0; i < SLOTS; i++) {
+        if (slots[i].count > 0) {
+            node.children |= UINT64_C(1) << i;
+        } else if (node.leaves == 0 || slots[i].leaf != last) {
+            node.leaves |= UINT64_C(1) << i;
+            last = slots[i].leaf;
+            add_leaf(b, last);
+        }
+    }
+    node.child_base = take_cells(b, (size_t)__builtin_popcountll(node.children));
+    if (b->error != 0) {
+        return;
+    }
+    b->cells[at].node = node;
+    for (unsigned i = 0, child = node.child_base; i < SLOTS && b->error == 0; i++) {
+        if (slots[i].count > 0) {
+            build_node(b, child++, depth + BLOB_STEP_BITS, slots[i].leaf, slots[i].items, slots[i].count);
+        }
+    }
+}
+
+static void build_root(struct builder *b, uint32_t at, const struct item *items, size_t count)
+{
+    struct slot *slots = calloc(BLOB_ROOT_ENTRIES, sizeof(*slots));
+    if (slots == NULL) {
+        b->error = -ENOMEM;
+        return;
+    }
+    spread(b, slots, 0, BLOB_ROOT_BITS, 0, items, count);
+    for (unsigned i = 0; i < BLOB_ROOT_ENTRIES && b->error == 0; i++) {
+        uint32_t entry = BLOB_LEAF | slots[i].leaf;
+        if (slots[i].count > 0) {
+            entry = take_cells(b, 1);
+            build_node(b, entry, BLOB_ROOT_BITS, slots[i].leaf, slots[i].items, slots[i].count);
+        }
+        if (b->error == 0) {
+            b->cells[at + i / LANES].lanes[i % LANES] = entry;
+        }
+    }
+    free(slots);
+}
+
+/* Tries */
+
+static size_t collect_sources(const struct policy *p, const uint16_t *numbers, bool v6, struct item *items)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < p->sources_count; i++) {
+        if (p->sources[i].prefix.v6 == v6) {
+            items[count++] = item_of(&p->sources[i].prefix, ITEM_CLASS, numbers[p->sources[i].class_]);
+        }
+    }
+    for (size_t i = 0; i < p->exemptions_count; i++) {
+        if (p->exemptions[i].prefix.v6 == v6) {
+            items[count++] = item_of(&p->exemptions[i].prefix, ITEM_EXEMPTION, (uint32_t)i + 1);
+        }
+    }
+    return count;
+}
+
+static size_t collect_destinations(const struct policy *p, bool v6, struct item *items)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < p->destinations_count; i++) {
+        if (p->destinations[i].prefix.v6 == v6) {
+            items[count++] = item_of(&p->destinations[i].prefix, ITEM_SET, p->destinations[i].set);
+        }
+    }
+    return count;
+}
+
+static void build_trie(struct builder *b, uint32_t at, struct item *items, size_t count)
+{
+    if (count > 1) {
+        qsort(items, count, sizeof(*items), compare_items);
+    }
+    if (b->error == 0) {
+        build_root(b, at, items, count);
+    }
+}
+
+static void build_tries(struct builder *b, const struct blob_header *h, const uint16_t *numbers)
+{
+    const struct policy *p = b->p;
+    size_t sources = p->sources_count + p->exemptions_count;
+    size_t most = sources > p->destinations_count ? sources : p->destinations_count;
+    struct item *items = malloc((most + 1) * sizeof(*items));
+    if (items == NULL) {
+        b->error = -ENOMEM;
+        return;
+    }
+    build_trie(b, h->source4_at, items, collect_sources(p, numbers, false, items));
+    build_trie(b, h->source6_at, items, collect_sources(p, numbers, true, items));
+    build_trie(b, h->dest4_at, items, collect_destinations(p, false, items));
+    build_trie(b, h->dest6_at, items, collect_destinations(p, true, items));
+    free(items);
+}
+
+/* Behind the nodes, which from `nodes_at` are all there is, come the leaves. */
+static void place_leaves(struct builder *b, size_t nodes_at)
+{
+    size_t nodes_end = b->count;
+    uint32_t at = take_cells(b, (b->leaves_count + LANES - 1) / LANES);
+    if (b->error != 0) {
+        return;
+    }
+    for (size_t i = nodes_at; i < nodes_end; i++) {
+        b->cells[i].node.leaf_base += at * LANES;
+    }
+    if (b->leaves_count > 0) {
+        memcpy(&b->cells[at], b->leaves, b->leaves_count * sizeof(*b->leaves));
+    }
+}
+
+static void fill_classes(const struct builder *b, uint32_t at, const uint16_t *numbers)
+{
+    for (size_t i = 0; i < b->p->classes_count; i++) {
+        const struct policy_class *c = &b->p->classes[i];
+        b->cells[at + numbers[i]].class_ = (struct blob_class){.rule = c->rule,
+                                                               .set = c->set,
+                                                               .interval_ns = c->interval_ns,
+                                                               .burst_ns = c->burst_ns,
+                                                               .counter = numbers[i]};
+    }
+}
+
+static void fill_exemptions(const struct builder *b, uint32_t at)
+{
+    for (size_t i = 0; i < b->p->exemptions_count; i++) {
+        const struct policy_exemption *e = &b->p->exemptions[i];
+        b->cells[at + i + 1].exemption = (struct blob_exemption){.until_ns = e->until_ns, .id = e->id};
+    }
+}
+
+static struct blob_header place_parts(struct builder *b, const struct policy_rows *rows, uint64_t generation)
+{
+    const struct policy *p = b->p;
+    struct blob_header h = {
+        .version = BLOB_VERSION,
+        .flags = p->flags,
+        .refuse_with = p->refuse_with,
+        .classes = (uint32_t)rows->count,
+        .exemptions = (uint32_t)p->exemptions_count + 1,
+        .generation = generation,
+        .events_per_second = p->events_per_second,
+        .resets_per_second = p->resets_per_second,
+    };
+    (void)take_cells(b, sizeof(h) / sizeof(union blob_cell));
+    h.classes_at = take_cells(b, h.classes);
+    h.exempt_at = take_cells(b, h.exemptions);
+    h.source4_at = take_cells(b, ROOT_CELLS);
+    h.source6_at = take_cells(b, ROOT_CELLS);
+    h.dest4_at = take_cells(b, ROOT_CELLS);
+    h.dest6_at = take_cells(b, ROOT_CELLS);
+    return h;
+}
+
+int policy_compile(const struct policy *p, const struct policy_rows *rows, uint64_t generation, struct policy_blob *ret)
+{
+    struct builder b = {.p = p};
+    uint16_t numbers[BLOB_CLASSES_MAX];
+    for (size_t i = 0; i < p->classes_count; i++) {
+        numbers[i] = (uint16_t)row_of(rows, p->classes[i].name);
+    }
+    struct blob_header h = place_parts(&b, rows, generation);
+    size_t nodes_at = b.count;
+    if (b.error == 0) {
+        fill_classes(&b, h.classes_at, numbers);
+        fill_exemptions(&b, h.exempt_at);
+        build_tries(&b, &h, numbers);
+    }
+    if (b.error == 0) {
+        place_leaves(&b, nodes_at);
+    }
+    free(b.leaves);
+    if (b.error != 0) {
+        free(b.cells);
+        return b.error;
+    }
+    h.cells = (uint32_t)b.count;
+    memcpy(b.cells, &h, sizeof(h));
+    *ret = (struct policy_blob){.cells = b.cells, .count = b.count};
+    return 0;
+}
