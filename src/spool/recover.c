@@ -1,7 +1,9 @@
 #include "spool/recover.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/clock.h"
 #include "common/id.h"
@@ -19,6 +21,7 @@ const char *recover_event_words(enum recover_event e)
         [RECOVER_DAMAGED_RECORD] = "a record cannot be read",
         [RECOVER_DAMAGED_HEADER] = "a segment's header does not match its checksum; its batches were read without it",
         [RECOVER_DAMAGED_SEGMENT] = "nothing in a segment matches its checksum",
+        [RECOVER_UNREADABLE_SEGMENT] = "the disk does not give a segment; it was set aside",
         [RECOVER_MISSING_SEGMENT] = "a segment is missing",
         [RECOVER_TORN_MESSAGE] = "octets of a message in the last batch do not match their checksum",
         [RECOVER_MISSING_LARGE] = "the file of a large message is missing",
@@ -57,6 +60,37 @@ static const struct found_segment *found_at(const struct recovering *rc, uint64_
     return rc->found_count == 0 ? NULL : bsearch(&key, rc->found, rc->found_count, sizeof(key), found_compare);
 }
 
+/* The disk does not give a segment: it is put where it is neither read nor written over, and told. */
+static int segment_park(struct recovering *rc, uint64_t seq)
+{
+    char from[SEGMENT_NAME_SIZE], to[SEGMENT_NAME_SIZE + 32];
+    segment_name(seq, from);
+    (void)snprintf(to, sizeof(to), "damaged/%s-%llx", from, (unsigned long long)clock_wall_ms());
+    int r = rc->options->read_only ? 0 : rc->disk->rename(rc->disk->arg, from, to);
+    if (r == 0) {
+        recover_tell(rc, RECOVER_UNREADABLE_SEGMENT, 0, seq, 0, 0, rc->options->read_only ? NULL : strchr(to, '/') + 1);
+    }
+    return r;
+}
+
+/* 1: f says what it is; 0: it is parked; -errno. */
+static int segment_look(struct recovering *rc, struct found_segment *f)
+{
+    struct segment_reader reader;
+    int r = segment_reader_open(&reader, rc->disk, f->seq);
+    if (r == -EIO) { /* what cannot be read the first time sometimes can the second */
+        r = segment_reader_open(&reader, rc->disk, f->seq);
+    }
+    if (r < 0) {
+        return recover_must_stop(r) ? r : segment_park(rc, f->seq);
+    }
+    f->lived = r == 1;
+    f->size = reader.size;
+    f->previous_batch = reader.previous_batch;
+    segment_reader_close(&reader);
+    return 1;
+}
+
 static int segments_look(struct recovering *rc)
 {
     int r = rc->disk->list(rc->disk->arg, ".", file_each, rc);
@@ -66,20 +100,18 @@ static int segments_look(struct recovering *rc)
     if (rc->found_count > 0) {
         qsort(rc->found, rc->found_count, sizeof(*rc->found), found_compare);
     }
+    size_t kept = 0;
     for (size_t i = 0; i < rc->found_count; i++) {
-        struct segment_reader reader;
-        struct found_segment *f = &rc->found[i];
-        r = segment_reader_open(&reader, rc->disk, f->seq);
-        if (r == -EPROTONOSUPPORT || r == -ENOMEM) {
+        struct found_segment f = rc->found[i];
+        r = segment_look(rc, &f);
+        if (r < 0) {
             return r;
         }
-        if (r >= 0) {
-            f->lived = r == 1;
-            f->size = reader.size;
-            f->previous_batch = reader.previous_batch;
-            segment_reader_close(&reader);
+        if (r == 1) {
+            rc->found[kept++] = f;
         }
     }
+    rc->found_count = kept;
     return 0;
 }
 
@@ -91,13 +123,18 @@ struct walk {
     uint64_t expected; /* the segment holds batches up to this number at least */
     bool search;       /* look behind what does not verify in any case */
     uint64_t at;
+    bool unread;                   /* what stands there could not be read */
     uint64_t gap_from, gap_length; /* before the batch just returned; length 0: none */
 };
 
 /* 1: the next batch; 0: the end, w->at is where; -errno. */
 static int walk_next(struct walk *w, struct segment_batch *ret)
 {
+    bool before = w->reader.unreadable;
+    w->reader.unreadable = false;
     int r = segment_read_batch(&w->reader, w->at, ret);
+    w->unread = w->reader.unreadable;
+    w->reader.unreadable |= before;
     w->gap_length = 0;
     if (r == 1 && ret->header.seq <= w->after) {
         r = 0;
@@ -170,6 +207,8 @@ static int segment_end(struct recovering *rc, struct walk *w, bool is_head)
         r = recover_salvage(rc, &w->reader, RECOVER_DAMAGED_BATCH, w->at, w->reader.size);
     } else if (is_head && segment_claims(&w->reader, w->at, &size)) {
         r = recover_salvage(rc, &w->reader, RECOVER_TORN, w->at, w->at + size);
+    } else if (is_head && w->unread) {
+        recover_set_aside(rc, &w->reader, RECOVER_DAMAGED_BATCH, "batch", w->at, w->reader.size - w->at);
     }
     if (is_head) {
         rc->head_end = w->at;
@@ -192,10 +231,8 @@ static int segment_replay(struct recovering *rc, uint64_t seq, uint64_t from)
         if (r == 0) {
             recover_set_aside(rc, &w.reader, RECOVER_DAMAGED_SEGMENT, "segment", 0, w.reader.size);
             segment_reader_close(&w.reader);
-        } else {
-            recover_tell(rc, RECOVER_DAMAGED_SEGMENT, 0, seq, 0, 0, NULL);
         }
-        return r == -ENOMEM ? r : 0;
+        return r; /* it could be read a moment ago: the next start looks again */
     }
     if (w.reader.header_damaged) {
         recover_tell(rc, RECOVER_DAMAGED_HEADER, 0, seq, 0, 0, NULL);
@@ -258,7 +295,11 @@ static int last_batch_check(struct recovering *rc)
         struct octets_place p = {m->id, m->segment, m->offset, m->length, m->xxh3, false};
         uint8_t *head = NULL;
         r = octets_read(rc->disk, &p, 0, &head);
-        r = r == 0 || r == -ENOMEM ? r : last_message_torn(rc, m, &rc->last[i]);
+        if (r == -EILSEQ) {
+            r = last_message_torn(rc, m, &rc->last[i]);
+        } else if (r < 0 && !recover_must_stop(r)) {
+            r = 0; /* nothing is known: they are verified again before they are sent */
+        }
     }
     return r;
 }
@@ -368,7 +409,7 @@ static int unborn_salvage(struct recovering *rc, uint64_t seq)
         e = recover_salvage(rc, &r, RECOVER_TORN, SPOOL_BLOCK, SPOOL_BLOCK + size);
     }
     segment_reader_close(&r);
-    return e == -ENOMEM ? e : 0;
+    return recover_must_stop(e) ? e : 0;
 }
 
 /* What was salvaged above the head becomes part of the log's range, sealed, until it is moved on. */

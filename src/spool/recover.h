@@ -2,6 +2,7 @@
  * recover.h: from what stands on the disk to the index and the place where the log goes on (docs/spool-format.md).
  *
  * Runs at the start, blocking. Damage never stops it: what does not verify is set aside and reported through `found`.
+ * A want of ours does (memory, descriptors): what could not be looked at then must not be taken for damage.
  * The same reading, without a write, serves `kidoban spool verify` and `export`.
  */
 #ifndef KIDOBAN_SPOOL_RECOVER_H
@@ -17,6 +18,7 @@ enum recover_event {
     RECOVER_DAMAGED_RECORD,  /* a record in a whole batch does not decode */
     RECOVER_DAMAGED_HEADER,  /* a segment's header; its batches were found without it */
     RECOVER_DAMAGED_SEGMENT, /* nothing in it verifies */
+    RECOVER_UNREADABLE_SEGMENT,
     RECOVER_MISSING_SEGMENT,
     RECOVER_TORN_MESSAGE,   /* octets of a message of the last batch */
     RECOVER_MISSING_LARGE,  /* its file is not there */

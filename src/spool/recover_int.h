@@ -50,6 +50,8 @@ void recover_set_aside(struct recovering *rc, struct segment_reader *r, enum rec
                        uint64_t offset, uint64_t length);
 /* Sets what there is of a message aside, forgets it, and has a REMOVE written. 0 or -ENOMEM. */
 int recover_message_torn(struct recovering *rc, struct message *m, enum recover_event event);
+/* The want is ours and says nothing about the disk, or a newer version wrote it: recovery ends here. */
+bool recover_must_stop(int error);
 void recover_tell(const struct recovering *rc, enum recover_event event, uint64_t id, uint64_t segment, uint64_t offset,
                   uint64_t length, const char *aside);
 /* Room for one element more of that size. False: out of memory. */

@@ -18,6 +18,12 @@ void recover_tell(const struct recovering *rc, enum recover_event event, uint64_
     }
 }
 
+bool recover_must_stop(int error)
+{
+    return error == -ENOMEM || error == -EMFILE || error == -ENFILE || error == -EACCES || error == -EPERM ||
+           error == -EPROTONOSUPPORT;
+}
+
 bool recover_array_room(void **array, size_t *cap, size_t count, size_t size)
 {
     if (count < *cap) {
@@ -58,7 +64,7 @@ static int salvage_allowed(struct recovering *rc, const struct record_message *m
     uint8_t *head = NULL;
     int r = octets_read(rc->disk, &p, 0, &head);
     if (r < 0) {
-        return r == -ENOMEM ? r : 0;
+        return recover_must_stop(r) ? r : 0;
     }
     r = recover_ids_add(&rc->out->salvaged, &rc->out->salvaged_count, m->id);
     return r < 0 ? r : 1;
@@ -212,7 +218,7 @@ static int salvage_each(void *arg, const struct segment_batch *b, const struct r
         wire_put_fixed(&w, rec->payload.ptr, rec->payload.len);
         r = record_end(&w, start); /* too many: the rest is as if it had never been written */
     }
-    return r == -ENOMEM ? r : 0;
+    return recover_must_stop(r) ? r : 0;
 }
 
 int recover_salvage(struct recovering *rc, struct segment_reader *r, enum recover_event event, uint64_t from,
@@ -241,7 +247,7 @@ int recover_batch_replay(struct recovering *rc, struct segment_reader *reader, s
     rc->last_segment = b->header.segment;
     while ((r = record_next(&meta, &rec)) == 1) {
         int e = record_replay(rc, b, &rec);
-        if (e == -ENOMEM) {
+        if (recover_must_stop(e)) {
             return e;
         }
         if (e < 0) {

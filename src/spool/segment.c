@@ -80,7 +80,7 @@ static int life_find(struct segment_reader *r)
         r->previous_batch = b.header.seq - 1;
         r->header_damaged = true;
     }
-    return e;
+    return e == 0 && r->unreadable ? -EIO : e;
 }
 
 int segment_reader_open(struct segment_reader *r, const struct spool_disk *disk, uint64_t seq)

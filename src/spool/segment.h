@@ -23,8 +23,8 @@ struct segment_batch {
     uint64_t octets_at, octets_at_else; /* in the segment; salvage only: the other place where they may begin, or 0 */
 };
 
-/* 1: it has a life of its own; 0: it has none (made ready, never written); -errno. Close it in each case but the last.
- */
+/* 1: it has a life of its own; 0: it has none (made ready, never written); -errno, -EIO also when that cannot be read.
+ * Close it in each case but the last. */
 int segment_reader_open(struct segment_reader *r, const struct spool_disk *disk, uint64_t seq);
 void segment_reader_close(struct segment_reader *r);
 /* 1: a batch of this life begins at `at`; 0: none that verifies; -ENOMEM, -EPROTONOSUPPORT. */
