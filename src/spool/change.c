@@ -4,6 +4,8 @@
 #include "common/log.h"
 #include "spool/spool_int.h"
 
+#define AGAIN_MS 60000U /* after want of memory */
+
 static void note_or_rollback(struct log_batch *b, const struct log_mark *mark, int encoded, enum record_type type,
                              uint64_t id)
 {
@@ -69,7 +71,8 @@ void spool_message_end(struct spool *sp, struct message *m)
                          .large = (m->state & INDEX_LARGE) != 0};
     struct log_batch *b = log_gather(sp->log, 0);
     if (b == NULL || log_note_add(b, &n) < 0) {
-        return; /* it stays in memory, ended; the next start forgets it */
+        deadline_postpone(sp, m, AGAIN_MS); /* it stays in memory, ended, until then; a start would forget it */
+        return;
     }
     if (n.large) {
         sp->ops->forget(sp->arg, LARGE_FILE_FLAG | m->id);

@@ -4,9 +4,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <uthash.h>
 #include <utlist.h>
 #include <xxhash.h>
+
+#define uthash_fatal(msg) abort() /* unreachable: HASH_NONFATAL_OOM */
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
 
 #include "spool/pool.h"
 
@@ -520,6 +523,10 @@ int index_suspend(struct index *ix, struct span account, struct span words)
         s->name_length = account.len;
         memcpy(s->name, account.ptr, account.len);
         HASH_ADD_KEYPTR(hh, ix->suspensions, s->name, s->name_length, s);
+        if (s->hh.tbl == NULL) {
+            free(s);
+            return -ENOMEM;
+        }
     }
     s->confirmed = true;
     free(s->words);

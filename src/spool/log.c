@@ -91,10 +91,7 @@ static int kept_copy(struct log_batch *to, const struct log_batch *from, const s
     return r < 0 ? r : log_note_add(to, &copy);
 }
 
-/*
- * What may not be lost of a failed batch, in a new one. NULL when out of memory: then outcomes are forgotten, and tried
- * again after a restart; no message is lost by that.
- */
+/* What may not be lost of a failed batch, in a new one. NULL when out of memory. */
 static struct log_batch *batch_keep(struct log *l, const struct log_batch *b)
 {
     struct log_batch *kept = log_batch_new(l);
@@ -102,9 +99,11 @@ static struct log_batch *batch_keep(struct log *l, const struct log_batch *b)
     for (size_t i = 0; r == 0 && i < b->notes_count; i++) {
         r = b->notes[i].kind == NOTE_MOVE ? 0 : kept_copy(kept, b, &b->notes[i]);
     }
-    if (kept != NULL) {
-        kept->turn = b->turn;
+    if (r < 0) {
+        log_batch_free(kept);
+        return NULL;
     }
+    kept->turn = b->turn;
     return kept;
 }
 
@@ -117,11 +116,12 @@ static void queue_refuse_puts(struct log *l, int error)
     while (b != NULL) {
         struct log_batch *next = b->next;
         struct log_batch *kept = batch_keep(l, b);
+        b->next = NULL;
+        log_queue_append(l, kept != NULL ? kept : b); /* out of memory: then they wait after all */
         if (kept != NULL) {
-            log_queue_append(l, kept);
+            l->ops->failed(l->arg, b, error);
+            log_batch_free(b);
         }
-        l->ops->failed(l->arg, b, error);
-        log_batch_free(b);
         b = next;
     }
 }
@@ -143,18 +143,31 @@ static void head_abandon(struct log *l)
     }
 }
 
-static void batch_failed(struct log *l, struct log_batch *b, int error)
+/* False: there is no memory yet. Nothing is written before what was to be kept, which came first. */
+static bool unkept_keep(struct log *l)
 {
-    struct log_batch *kept = batch_keep(l, b);
-    l->failed_commits++;
-    l->failures++;
-    if (kept != NULL) { /* before everything that gathered since */
+    struct log_batch *kept = l->unkept != NULL ? batch_keep(l, l->unkept) : NULL;
+    if (kept != NULL) {
         kept->next = l->queue;
         l->queue = kept;
         l->queue_end = kept->next == NULL ? &kept->next : l->queue_end;
+        log_batch_free(l->unkept);
+        l->unkept = NULL;
     }
+    return l->unkept == NULL;
+}
+
+static void batch_failed(struct log *l, struct log_batch *b, int error)
+{
+    l->failed_commits++;
+    l->failures++;
     l->ops->failed(l->arg, b, error);
-    log_batch_free(b);
+    l->unkept = b;
+    if (!unkept_keep(l)) {
+        l->retry_at = clock_mono_ms() + LOG_RETRY_MS;
+        health_set(l, -ENOMEM);
+        return;
+    }
     if (l->failures >= FAILURES_MAX || error == -ENOSPC) {
         l->retry_at = clock_mono_ms() + LOG_RETRY_MS;
         queue_refuse_puts(l, error);
@@ -264,8 +277,12 @@ static bool queue_fill(struct log *l)
 
 uint64_t log_kick(struct log *l, uint64_t now_ms)
 {
-    while (l->writing == NULL && queue_fill(l)) {
+    while (l->writing == NULL && (l->unkept != NULL || queue_fill(l))) {
         if (l->retry_at > now_ms) {
+            return l->retry_at;
+        }
+        if (!unkept_keep(l)) {
+            l->retry_at = now_ms + LOG_RETRY_MS;
             return l->retry_at;
         }
         int r = head_for(l, l->queue);
@@ -333,6 +350,7 @@ void log_free(struct log **lp)
         log_batch_free(queue_take(l));
     }
     log_batch_free(l->idle);
+    log_batch_free(l->unkept);
     free(l->segments);
     free(l);
     *lp = NULL;
@@ -346,6 +364,7 @@ uint64_t log_segments_made(const struct log *l)
 uint64_t log_pending(const struct log *l)
 {
     uint64_t pending = l->writing != NULL ? log_batch_octets(l->writing) : 0;
+    pending += l->unkept != NULL ? log_batch_octets(l->unkept) : 0;
     for (const struct log_batch *b = l->queue; b != NULL; b = b->next) {
         pending += log_batch_octets(b);
     }

@@ -42,6 +42,7 @@ struct log {
 
     struct log_batch *queue, **queue_end; /* to be written, in order */
     struct log_batch *writing;
+    struct log_batch *unkept; /* has failed, and no memory was there to keep what may not be lost of it */
     struct log_batch *idle;
     uint64_t gather_turn, durable_turn;
     uint64_t retry_at, prepare_at;

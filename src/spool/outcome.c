@@ -90,9 +90,9 @@ struct learned {
     uint16_t cancelled; /* recipients */
 };
 
-/* Takes the recipients of j that are out from o into record; words go into sp->envelope, which has room. */
+/* Takes the recipients of j that are out from o into record; words go into sp->envelope if that has room. */
 static struct learned results_take(struct spool *sp, struct message *m, const struct schedule_job *j,
-                                   const struct deliver_outcome *o, struct record_outcome *record)
+                                   const struct deliver_outcome *o, bool words, struct record_outcome *record)
 {
     struct learned l = {.unreachable = true};
     for (size_t i = 0; i < o->results_count; i++) {
@@ -108,7 +108,7 @@ static struct learned results_take(struct spool *sp, struct message *m, const st
         struct record_recipient *to = &record->results[record->count++];
         *to = (struct record_recipient){.number = r->number, .code = r->code, .state = result_state(sp, m, r->result)};
         memcpy(to->enhanced, r->enhanced, sizeof(to->enhanced));
-        to->words = words_kept(&sp->envelope, o, r->text);
+        to->words = words ? words_kept(&sp->envelope, o, r->text) : (struct span){0};
         l.unreachable &= r->result == DELIVER_TEMPORARY && r->code == 0;
         l.damaged |= r->result == DELIVER_DAMAGED;
     }
@@ -136,10 +136,9 @@ static void job_results(struct spool *sp, struct message *m, struct schedule_job
     struct record_outcome record = {.id = m->id, .results = sp->scratch.states, .attempts = j->attempts};
     uint8_t *room;
     buf_clear(&sp->envelope);
-    if (buf_reserve(&sp->envelope, o->results_count * (size_t)RECORD_WORDS_MAX, &room) < 0) {
-        return; /* nothing learned: the job stays out until deliver goes away, then it is tried again */
-    }
-    struct learned l = results_take(sp, m, j, o, &record);
+    /* Out of memory: the result counts all the same, or the recipient would be out for ever. */
+    bool words = buf_reserve(&sp->envelope, o->results_count * (size_t)RECORD_WORDS_MAX, &room) == 0;
+    struct learned l = results_take(sp, m, j, o, words, &record);
     bool complete = !index_job_is_out(m, j);
     uint64_t now = spool_now(sp);
     if (complete) {

@@ -6,6 +6,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
+
+#define uthash_fatal(msg) abort() /* unreachable: HASH_NONFATAL_OOM */
+#define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
 #include "common/clock.h"
@@ -177,19 +180,26 @@ static int file_send(struct process *p, struct peer *peer, uint64_t number)
         return 0;
     }
     f = calloc(1, sizeof(*f));
-    int fd = f == NULL ? -ENOMEM : spool_file_open(p->sp, number);
+    if (f == NULL) {
+        return -ENOMEM;
+    }
+    f->number = number;
+    HASH_ADD(hh, peer->files, number, sizeof(f->number), f);
+    if (f->hh.tbl == NULL) {
+        free(f);
+        return -ENOMEM;
+    }
+    int fd = spool_file_open(p->sp, number);
     int r =
         fd < 0 ? fd : channel_send(peer->ch, DELIVER_FILE, 0, (struct span){(uint8_t *)&number, sizeof(number)}, fd);
     if (fd >= 0) {
         (void)close(fd);
     }
     if (r < 0) {
+        HASH_DEL(peer->files, f);
         free(f);
-        return r;
     }
-    f->number = number;
-    HASH_ADD(hh, peer->files, number, sizeof(f->number), f);
-    return 0;
+    return r < 0 ? r : 0;
 }
 
 static void files_forget_all(struct peer *peer)

@@ -206,8 +206,7 @@ static void report_done(struct task *t)
         r = r < 0 || m->removing || !delay_is_due(sp, m) ? r : report_kind(sp, rp, m, REPORT_DELAY);
         if (r < 0) { /* the deadline comes back to it */
             log_error("dsn.failed", LF_ID("original", m->id), LF_ERR(r));
-            heap_remove(index_deadlines(sp->ix), &m->deadline);
-            heap_add(index_deadlines(sp->ix), &m->deadline, spool_now(sp) + AGAIN_MS);
+            deadline_postpone(sp, m, AGAIN_MS);
         } else {
             spool_message_settle(sp, m);
         }
@@ -221,7 +220,8 @@ void report_start(struct spool *sp, struct message *m)
     struct envelope e;
     struct report *rp = calloc(1, sizeof(*rp));
     if (rp == NULL) {
-        return; /* the deadline comes back to it */
+        deadline_postpone(sp, m, AGAIN_MS);
+        return;
     }
     index_envelope(m, &e, &sp->scratch);
     rp->task = (struct task){.run = report_run, .done = report_done};

@@ -5,8 +5,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <uthash.h>
 #include <xxhash.h>
+
+#define uthash_fatal(msg) abort() /* unreachable: HASH_NONFATAL_OOM */
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
 
 #include "common/fault.h"
 #include "common/log.h"
@@ -220,7 +223,9 @@ void spool_begin(struct spool *sp, uint64_t ticket, uint64_t id, const struct sp
         st->hash = XXH3_createState();
     }
     if (st == NULL || st->hash == NULL || XXH3_64bits_reset(st->hash) != XXH_OK) {
-        free(st);
+        if (st != NULL) {
+            stream_free(st);
+        }
         spool_refuse(sp, ticket, id, r < 0 ? r : -ENOMEM);
         return;
     }
@@ -232,6 +237,11 @@ void spool_begin(struct spool *sp, uint64_t ticket, uint64_t id, const struct sp
     st->envelope_length = sp->envelope.len;
     memcpy(st->envelope_raw, sp->envelope.data, sp->envelope.len);
     HASH_ADD(hh, sp->streams, id, sizeof(st->id), st);
+    if (st->hh.tbl == NULL) {
+        stream_free(st);
+        spool_refuse(sp, ticket, id, -ENOMEM);
+        return;
+    }
     sp->streams_count++;
     sp->space_checked_ms = 0;
     stream_submit(st, open_run, open_done);
