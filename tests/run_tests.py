@@ -280,6 +280,7 @@ STAGES = [
     ("unit", "unit tests", lambda: unit("build")),
     ("unit-asan", "unit tests, sanitizers", lambda: unit("build-asan")),
     ("power-cut", "power cuts at every step of the spool", lambda: harness("spool/spool_power_test", "20")),
+    ("faults", "faults of the disk and of memory in the spool", lambda: harness("spool/spool_fault_test", "8")),
     ("tree", "the tree itself", static_tree),
     ("manuals", "manuals", static_manuals),
     ("broken", "broken configurations", broken),

@@ -22,6 +22,24 @@ struct spool_disk memdisk_calls(struct memdisk *d);
 /* Calls that change something or sync are counted from 1. The one with number `at` fails with -error (for `times`
  * calls). */
 void memdisk_fail(struct memdisk *d, uint64_t at, uint64_t times, int error);
+/* The same by kind, reading and looking too: from now on, number `at` of that kind fails. */
+enum memdisk_call {
+    MEMDISK_OPEN, /* an existing file */
+    MEMDISK_CREATE,
+    MEMDISK_READ,
+    MEMDISK_WRITE,
+    MEMDISK_SYNC,
+    MEMDISK_SYNC_DIR,
+    MEMDISK_ALLOCATE,
+    MEMDISK_RENAME,
+    MEMDISK_UNLINK,
+    MEMDISK_LIST,
+    MEMDISK_CALLS
+};
+void memdisk_fail_call(struct memdisk *d, enum memdisk_call kind, uint64_t at, uint64_t times, int error);
+uint64_t memdisk_calls_of(const struct memdisk *d, enum memdisk_call kind);
+/* Between these, calls are the test's own: not counted, and never fail. */
+void memdisk_hush(struct memdisk *d, bool on);
 /* From call number `at` on nothing has any effect (all fail with -EIO): the power is off. 0: never. */
 void memdisk_cut(struct memdisk *d, uint64_t at);
 bool memdisk_is_cut(const struct memdisk *d);
@@ -51,6 +69,8 @@ struct memdisk *memdisk_copy(const struct memdisk *d); /* with what is pending; 
 void memdisk_watch(struct memdisk *d, void (*changed)(void *arg), void *arg);
 uint64_t memdisk_hash(const struct memdisk *d); /* of all names and octets as reads see them */
 void memdisk_set_free(struct memdisk *d, uint64_t free_octets, uint64_t inodes);
+/* From now on files take room: what does not fit into `octets` gets -ENOSPC, and space() tells what is left. */
+void memdisk_set_limit(struct memdisk *d, uint64_t octets);
 size_t memdisk_open_files(const struct memdisk *d);
 
 /* Memory of the tests themselves: never NULL. While it is being taken memdisk_allocating is not 0, so that an allocator

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -183,7 +184,7 @@ static void end(struct power *p)
 static void test_acceptance(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 2U * times; seed++) {
+    for (uint64_t seed = 1; seed <= 5U * times; seed++) {
         struct power p;
         struct world w;
         begin(&p, &w, "acceptance", seed);
@@ -201,7 +202,7 @@ static void test_acceptance(void **state)
 static void test_streams(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 2U * times; seed++) {
+    for (uint64_t seed = 1; seed <= 4U * times; seed++) {
         struct power p;
         struct world w;
         begin(&p, &w, "streams", seed);
@@ -238,7 +239,7 @@ static void test_outcomes(void **state)
 static void test_operator(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 1U * times; seed++) {
+    for (uint64_t seed = 1; seed <= 4U * times; seed++) {
         struct power p;
         struct world w;
         begin(&p, &w, "operator", seed);
@@ -274,7 +275,7 @@ static void test_operator(void **state)
 static void test_recycling(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 1U * times; seed++) {
+    for (uint64_t seed = 1; seed <= 3U * times; seed++) {
         struct power p;
         struct world w;
         begin(&p, &w, "recycling", seed);
@@ -309,7 +310,7 @@ static void test_tidy(void **state)
         uint64_t tail = 0;
         for (int round = 0; round < 24; round++) {
             struct spool_figures f;
-            if (round == 19) {
+            if (round == 22) {
                 memdisk_watch(w.mem, changed, &p);
                 spool_figures(w.sp, &f);
                 tail = f.log.tail;
@@ -389,7 +390,7 @@ static void test_failed_before(void **state)
 static void test_recovery(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 5U * times; seed++) {
+    for (uint64_t seed = 1; seed <= 4U * times; seed++) {
         struct power p;
         struct world w;
         begin(&p, &w, "recovery", seed);
@@ -415,6 +416,8 @@ static int totals(void **state)
 
 int main(int argc, char **argv)
 {
+    (void)mallopt(M_MMAP_THRESHOLD, 64 * 1024 * 1024);
+    (void)mallopt(M_TRIM_THRESHOLD, 256 * 1024 * 1024);
     log_open("power-test", getenv("SPOOL_TEST_LOG") != NULL ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR + 1, -1);
     times = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 1;
     const struct CMUnitTest tests[] = {

@@ -73,11 +73,13 @@ static struct world_entry *entry_find(struct world *w, uint64_t id)
 static uint8_t *octets_get(struct world *w, uint64_t file, uint64_t offset, uint64_t length, uint64_t xxh3)
 {
     uint8_t *octets = memdisk_alloc(NULL, length + 1);
+    memdisk_hush(w->mem, true);
     int fd = spool_file_open(w->sp, file);
     int64_t n = fd < 0 ? fd : w->disk.read(w->disk.arg, fd, octets, length, offset);
     if (fd >= 0) {
         w->disk.close(w->disk.arg, fd);
     }
+    memdisk_hush(w->mem, false);
     if (n != (int64_t)length || XXH3_64bits(octets, length) != xxh3) {
         free(octets);
         return NULL;
@@ -95,6 +97,7 @@ static void on_answer(void *arg, uint64_t ticket, uint64_t id, const struct spoo
     (void)ticket;
     w->answers++;
     w->refused += refused != NULL;
+    w->last_code = refused != NULL ? refused->code : w->last_code;
     if (e == NULL || e->fate != WORLD_SENT) {
         broken(w, "an answer nobody waits for");
     } else if (memdisk_is_cut(w->mem) && refused == NULL) {
@@ -423,7 +426,9 @@ static bool dsn_for(struct world *w, const struct world_entry *e)
     text[0] = 'u';
     id_format(e->id, text + 1);
     for (const struct message *m = index_first(spool_index(w->sp)); m != NULL && !found; m = m->next) {
-        if ((m->state & INDEX_DSN) != 0) {
+        if ((m->state & (INDEX_DSN | INDEX_COMMITTING)) == (INDEX_DSN | INDEX_COMMITTING)) {
+            found = true; /* it waits for the disk; looked at later */
+        } else if ((m->state & INDEX_DSN) != 0) {
             uint8_t *octets = octets_get(w, m->segment, m->offset, m->length, m->xxh3);
             found = octets != NULL && strstr((char *)octets, text) != NULL;
             free(octets);

@@ -43,6 +43,7 @@ struct world {
     unsigned broken;                    /* what may never happen has happened; `why` has words */
     char why[160];
     size_t answers, refused;
+    uint16_t last_code; /* of a refusal */
 };
 
 void world_init(struct world *w, uint64_t seed, uint64_t segment_size);
