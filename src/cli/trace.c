@@ -190,6 +190,17 @@ static bool contains(const struct trace *t, const char *line, size_t len)
     return false;
 }
 
+/* Is it the word, or a list that holds it? */
+static bool is_word(const struct trace *t, const json_t *value)
+{
+    const char *text = json_string_value(value);
+    bool hit = text != NULL && (t->any_case ? strcasecmp(text, t->word) : strcmp(text, t->word)) == 0;
+    for (size_t i = 0; i < json_array_size(value) && !hit; i++) {
+        hit = is_word(t, json_array_get(value, i));
+    }
+    return hit;
+}
+
 /* A line with the word as the whole value of a field. An address leads to its messages, not to all that their sessions
  * did; only what has no message (a login that failed) leads to a session. */
 static void gather(struct trace *t, const char *line, size_t len)
@@ -202,8 +213,7 @@ static void gather(struct trace *t, const char *line, size_t len)
     bool hit = false;
     json_object_foreach(event, key, value)
     {
-        const char *text = json_string_value(value);
-        hit |= text != NULL && (t->any_case ? strcasecmp(text, t->word) : strcmp(text, t->word)) == 0;
+        hit = hit || is_word(t, value);
     }
     json_decref(event);
     if (hit) {
@@ -292,7 +302,8 @@ static const struct {
     {"account.suspended.refused", "{account} from {address}"},
     {"sender.reported", "{where} <{address}> is none of {account}'s identities"},
     {"message.refused", "{code} {text}[ <{address}>][, by {rule}]"},
-    {"message.stored", "{octets} octets from <{sender}>, {recipients} recipients[, Message-ID <{message_id}>]"},
+    {"message.stored", "{octets} octets from <{sender}>, {recipients} recipients[: {to}][, Message-ID <{message_id}>]"},
+    {"message.recipients", "and {to}"},
     {"message.delivered", "<{recipient}> to {remote}[ {address}][, {tls}]: {code} {words}"},
     {"message.deferred",
      "<{recipient}> try {attempt}[ at {remote}][ {address}][, {tls}]:[ {code}] {words}[; next try {next_in_ms} later]"},
@@ -301,7 +312,8 @@ static const struct {
     {"message.held", "{words}"},
     {"message.released", ""},
     {"message.retried", ""},
-    {"message.removed", "{words}"},
+    {"message.removed", "{words}[, while {delivering} attempts were under way]"},
+    {"message.cancelled", "called off before the data was sent, {recipients} recipients"},
     {"dsn.sent", "{kind} of {original}, {recipients} recipients, told to <{to}>"},
 };
 
@@ -330,6 +342,18 @@ static void append_duration(struct buf *out, uint64_t ms)
     (void)buf_printf(out, "%llu ms", (unsigned long long)ms);
 }
 
+/* "<a@b>, <c@d>" */
+static void append_addresses(struct buf *out, const json_t *list)
+{
+    size_t i;
+    const json_t *one;
+    json_array_foreach(list, i, one)
+    {
+        const char *text = json_string_value(one);
+        (void)buf_printf(out, "%s<%s>", i > 0 ? ", " : "", text != NULL ? text : "");
+    }
+}
+
 /* false: there is nothing to say. */
 static bool append_value(struct buf *out, json_t *value, bool is_time)
 {
@@ -341,6 +365,9 @@ static bool append_value(struct buf *out, json_t *value, bool is_time)
         append_duration(out, (uint64_t)number);
     } else if (json_is_integer(value)) {
         (void)buf_printf(out, "%lld", (long long)number);
+    } else if (json_is_array(value)) {
+        append_addresses(out, value);
+        return json_array_size(value) > 0;
     }
     return text != NULL ? text[0] != '\0' : number != 0;
 }

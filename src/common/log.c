@@ -92,6 +92,25 @@ int log_escape(struct buf *b, struct span text, size_t max)
     return r;
 }
 
+static void append_text(struct buf *b, struct span text)
+{
+    (void)buf_append_byte(b, '"');
+    (void)log_escape(b, text, LOG_TEXT_MAX);
+    (void)buf_append_byte(b, '"');
+}
+
+static void append_list(struct buf *b, const struct log_field *f)
+{
+    (void)buf_append_byte(b, '[');
+    for (uint64_t i = 0; i < f->number; i++) {
+        if (i > 0) {
+            (void)buf_append_byte(b, ',');
+        }
+        append_text(b, f->list[i]);
+    }
+    (void)buf_append_byte(b, ']');
+}
+
 static void append_field(struct buf *b, const struct log_field *f)
 {
     char id[ID_TEXT_LEN + 1];
@@ -108,9 +127,10 @@ static void append_field(struct buf *b, const struct log_field *f)
         (void)buf_printf(b, "\"%s\"", strerror((int)f->number));
         break;
     case LOG_KIND_TEXT:
-        (void)buf_append_byte(b, '"');
-        (void)log_escape(b, f->text, LOG_TEXT_MAX);
-        (void)buf_append_byte(b, '"');
+        append_text(b, f->text);
+        break;
+    case LOG_KIND_LIST:
+        append_list(b, f);
         break;
     }
 }

@@ -16,19 +16,23 @@
 
 enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARN, LOG_LEVEL_ERROR };
 
-enum log_kind { LOG_KIND_TEXT, LOG_KIND_UINT, LOG_KIND_ID, LOG_KIND_ERRNO };
+enum log_kind { LOG_KIND_TEXT, LOG_KIND_UINT, LOG_KIND_ID, LOG_KIND_ERRNO, LOG_KIND_LIST };
 
 struct log_field {
     const char *name;
     enum log_kind kind;
     struct span text;
     uint64_t number;
+    const struct span *list; /* number of them */
 };
 
 #define LF_SPAN(n, v) ((struct log_field){.name = (n), .kind = LOG_KIND_TEXT, .text = (v)})
 #define LF_STR(n, v)  ((struct log_field){.name = (n), .kind = LOG_KIND_TEXT, .text = span_str(v)})
 #define LF_UINT(n, v) ((struct log_field){.name = (n), .kind = LOG_KIND_UINT, .number = (uint64_t)(v)})
 #define LF_ID(n, v)   ((struct log_field){.name = (n), .kind = LOG_KIND_ID, .number = (v)})
+/* An array of texts. */
+#define LF_LIST(n, v, count)                                                                                           \
+    ((struct log_field){.name = (n), .kind = LOG_KIND_LIST, .list = (v), .number = (uint64_t)(count)})
 /* An errno, positive or negative, written as its text. */
 #define LF_ERR(v)                                                                                                      \
     ((struct log_field){.name = "error", .kind = LOG_KIND_ERRNO, .number = (uint64_t)((v) < 0 ? -(v) : (v))})

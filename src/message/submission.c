@@ -57,7 +57,7 @@ static bool form_is_wrong(const struct message_header *h, const struct message_s
     return false;
 }
 
-static bool mailbox_is_foreign(const struct message_mailbox *mailbox, const char *name,
+static bool mailbox_is_foreign(const struct message_mailbox *mailbox, const char *name, bool resent,
                                const struct message_submission *m, struct message_submission_result *ret)
 {
     struct span address = {(const uint8_t *)mailbox->address, mailbox->address_len};
@@ -66,6 +66,12 @@ static bool mailbox_is_foreign(const struct message_mailbox *mailbox, const char
         return false;
     }
     memcpy(ret->address, mailbox->address, mailbox->address_len + 1);
+    if (resent) {
+        return refusal(ret, 550, 7, 1,
+                       "This account may not send as <%s>, which the field %s names; to pass on a message of somebody "
+                       "else's, forward it instead of sending it again",
+                       ret->address, name);
+    }
     return refusal(ret, 550, 7, 1,
                    "This account may not send as <%s>, which the field %s names; use one of its own addresses, or ask "
                    "for this one to be added",
@@ -76,6 +82,7 @@ static bool field_is_wrong(const struct message_header *h, enum message_field_id
                            struct message_submission_result *ret)
 {
     const char *name = message_field_name(id);
+    bool resent = h->count[MESSAGE_FIELD_RESENT_FROM] > 0;
     struct message_address_list list;
     struct message_mailbox mailbox;
     size_t mailboxes = 0;
@@ -83,7 +90,7 @@ static bool field_is_wrong(const struct message_header *h, enum message_field_id
     message_address_list_init(&list, h->first[id].value);
     while ((r = message_address_next(&list, &mailbox)) > 0) {
         mailboxes++;
-        if (mailbox_is_foreign(&mailbox, name, m, ret)) {
+        if (mailbox_is_foreign(&mailbox, name, resent, m, ret)) {
             return true;
         }
     }
@@ -107,8 +114,14 @@ static bool author_is_wrong(const struct message_header *h, const struct message
         return refusal(ret, 550, 6, 0, "The message has more than one %s field (RFC 5322 section 3.6)",
                        h->count[MESSAGE_FIELD_FROM] > 1 ? "From" : "Sender");
     }
-    return field_is_wrong(h, MESSAGE_FIELD_FROM, m, ret) ||
-           (h->count[MESSAGE_FIELD_SENDER] > 0 && field_is_wrong(h, MESSAGE_FIELD_SENDER, m, ret));
+    static const enum message_field_id checked[] = {MESSAGE_FIELD_FROM, MESSAGE_FIELD_SENDER, MESSAGE_FIELD_RESENT_FROM,
+                                                    MESSAGE_FIELD_RESENT_SENDER};
+    for (size_t i = 0; i < sizeof(checked) / sizeof(checked[0]); i++) {
+        if (h->count[checked[i]] > 0 && field_is_wrong(h, checked[i], m, ret)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* Received. */

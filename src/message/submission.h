@@ -5,8 +5,14 @@
  * Date and Message-ID behind the last field when they are missing. Every other octet stays as and where it was, so
  * the user's own DKIM signature stays good. Checks that every mailbox in From and in Sender is an identity.
  *
+ * A message that is sent again (RFC 5322 section 3.6.6) is no exception: From is what the receiver is shown, and a
+ * Resent-From that would excuse a foreign one could be put into any message. So a foreign message is refused, with the
+ * advice to forward it; and the latest Resent-From and Resent-Sender must be identities too. Older blocks belong to
+ * those who wrote them.
+ *
  * The message's form (a line that is no field, 8-bit octets without SMTPUTF8, a loop) is always refused. What has to
- * do with authorship (a foreign, missing, doubled or unreadable From or Sender) is refused when enforce is set and
+ * do with authorship (a foreign, missing, doubled or unreadable From or Sender,
+ * a foreign or unreadable Resent-From or Resent-Sender) is refused when enforce is set and
  * otherwise only reported.
  */
 #ifndef KIDOBAN_MESSAGE_SUBMISSION_H

@@ -85,6 +85,15 @@ static const struct {
     {"From: a@example.net <evil@example.com>\r\n" REST "\r\n", NULL, 550, "560"},
     {"From: nobody\r\n" REST "\r\n", NULL, 550, "560"},
     {OK_FROM "Sender:\r\n" REST "\r\n", NULL, 550, "560"},
+    /* sent again: no excuse for a foreign From, and a claim of its own; the latest block stands first */
+    {"Resent-From: a@example.net\r\nResent-Sender: b@example.org\r\n" OK_FROM REST "\r\n",
+     "Resent-From: a@example.net\r\nResent-Sender: b@example.org\r\n" OK_FROM REST "\r\n", 0, NULL},
+    {"Resent-From: a@example.net\r\nResent-From: evil@example.com\r\n" OK_FROM REST "\r\n",
+     "Resent-From: a@example.net\r\nResent-From: evil@example.com\r\n" OK_FROM REST "\r\n", 0, NULL},
+    {"Resent-From: a@example.net\r\nFrom: evil@example.com\r\n" REST "\r\n", NULL, 550, "571"},
+    {"Resent-From: evil@example.com\r\nResent-From: a@example.net\r\n" OK_FROM REST "\r\n", NULL, 550, "571"},
+    {"Resent-Sender: evil@example.com\r\nResent-From: a@example.net\r\n" OK_FROM REST "\r\n", NULL, 550, "571"},
+    {"Resent-From:\r\n" OK_FROM REST "\r\n", NULL, 550, "560"},
     /* form */
     {OK_FROM REST "no colon\r\n\r\n", NULL, 550, "560"},
     {" folded first\r\n" OK_FROM REST "\r\n", NULL, 550, "560"},

@@ -2,6 +2,29 @@
 #include "common/log.h"
 #include "spool/spool_int.h"
 
+#define RECIPIENTS_NAMED 20U /* in one event */
+
+/* Everybody to whom it goes can be found in the events from the first, in lines of a bounded length. */
+static void stored_events(struct spool *sp, const struct message *m)
+{
+    struct span to[RECIPIENTS_NAMED];
+    struct envelope e;
+    index_envelope(m, &e, &sp->scratch);
+    for (uint16_t at = 0; at < m->recipients_count; at = (uint16_t)(at + RECIPIENTS_NAMED)) {
+        uint16_t count = 0;
+        for (; count < RECIPIENTS_NAMED && at + count < m->recipients_count; count++) {
+            to[count] = e.recipients[at + count].address;
+        }
+        if (at == 0) {
+            log_info("message.stored", LF_ID("id", m->id), LF_ID("session", e.session), LF_SPAN("account", e.account),
+                     LF_SPAN("sender", e.sender), LF_UINT("recipients", m->recipients_count), LF_LIST("to", to, count),
+                     LF_UINT("octets", m->length), LF_SPAN("message_id", e.message_id));
+        } else {
+            log_info("message.recipients", LF_ID("id", m->id), LF_LIST("to", to, count));
+        }
+    }
+}
+
 static void put_committed(struct spool *sp, const struct log_batch *b, const struct log_note *n)
 {
     struct message *m = index_find(sp->ix, n->id);
@@ -21,11 +44,7 @@ static void put_committed(struct spool *sp, const struct log_batch *b, const str
     spool_deadline_set(sp, m);
     index_schedule(sp->ix, m, spool_now(sp));
     sp->totals.stored += n->kind == NOTE_PUT;
-    struct envelope e;
-    index_envelope(m, &e, &sp->scratch);
-    log_info("message.stored", LF_ID("id", m->id), LF_ID("session", e.session), LF_SPAN("account", e.account),
-             LF_SPAN("sender", e.sender), LF_UINT("recipients", m->recipients_count), LF_UINT("octets", m->length),
-             LF_SPAN("message_id", e.message_id));
+    stored_events(sp, m);
     if ((m->state & INDEX_HELD) != 0) {
         log_info("message.held", LF_ID("id", m->id), LF_STR("words", m->words));
     }

@@ -380,6 +380,22 @@ def test_called_off_before_the_data(world, slow_house, what):
         assert len(sink.messages) == (what == "hold")
 
 
+def test_trace_finds_a_recipient_before_the_first_attempt(world, slow_house):
+    gate = Gate("250 2.1.5 yes")
+    with Sink() as sink:
+        sink.answers["RCPT"] = gate
+        to = [f"r{i}@sink.example" for i in range(45)]
+        identity = send_slow(slow_house, to, "to many")
+        assert gate.reached.wait(30)
+        for address in (to[0], to[19], to[20], to[44]):
+            story = slow_house.json("trace", address)
+            assert identity in {e.get("id") for e in story}, address
+            assert not [e for e in story if e["event"] == "message.delivered"]
+        assert f"<{to[44]}>" in slow_house.run("trace", to[44]).stdout
+        gate.opened.set()
+        eventually(lambda: len(slow_house.events(event="message.delivered", id=identity)) == 45, 20, "all of them")
+
+
 def test_removed_too_late_is_not_tried_again(world, slow_house):
     gate = Gate("451 4.3.0 not now")
     with Sink() as sink:
