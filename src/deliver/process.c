@@ -29,7 +29,7 @@ struct deliver {
     struct relay *relay;
     struct outcome_sink sink;
     uint64_t jobs;
-    uv_timer_t grace;
+    uv_timer_t grace, tick;
     bool ready;
 };
 
@@ -191,9 +191,26 @@ static int on_start(struct child *c)
     d->sink.arg = d;
     d->files = files_new();
     (void)uv_timer_init(c->loop, &d->grace);
-    d->grace.data = d;
+    (void)uv_timer_init(c->loop, &d->tick);
+    d->grace.data = d->tick.data = d;
     read_paths_fill(c->config->config);
     return d->files != NULL ? 0 : -ENOMEM;
+}
+
+static void on_tick(uv_timer_t *t)
+{
+    struct deliver *d = t->data;
+    relay_tick(d->relay);
+}
+
+static void tick_wanted(void *arg, bool wanted)
+{
+    struct deliver *d = arg;
+    if (wanted) {
+        (void)uv_timer_start(&d->tick, on_tick, RELAY_TICK_MS, RELAY_TICK_MS);
+    } else {
+        (void)uv_timer_stop(&d->tick);
+    }
 }
 
 static int on_reload(struct child *c, struct child_tls *tls, size_t tls_count)
@@ -209,7 +226,7 @@ static int on_reload(struct child *c, struct child_tls *tls, size_t tls_count)
         relay_reload(d->relay, s);
         return 0;
     }
-    d->relay = relay_new(c->loop, &d->sink, s);
+    d->relay = relay_new(&d->sink, s, tick_wanted, d);
     return d->relay != NULL ? 0 : -ENOMEM;
 }
 

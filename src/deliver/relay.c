@@ -9,11 +9,8 @@
 #include "common/clock.h"
 #include "deliver/relay_int.h"
 
-#define TICK_MS 1000
-
-static void on_tick(uv_timer_t *t);
-
-struct relay *relay_new(uv_loop_t *loop, struct outcome_sink *sink, struct settings *take)
+struct relay *relay_new(struct outcome_sink *sink, struct settings *take, void (*tick)(void *arg, bool wanted),
+                        void *arg)
 {
     struct relay *r = calloc(1, sizeof(*r));
     struct book *book = book_new();
@@ -23,20 +20,14 @@ struct relay *relay_new(uv_loop_t *loop, struct outcome_sink *sink, struct setti
         settings_drop(&take);
         return NULL;
     }
-    r->loop = loop;
     r->sink = sink;
     r->settings = take;
     r->book = book;
     TAILQ_INIT(&r->idle);
     TAILQ_INIT(&r->hungry);
-    (void)uv_timer_init(loop, &r->tick);
-    r->tick.data = r;
+    r->tick = tick;
+    r->tick_arg = arg;
     return r;
-}
-
-static void on_closed(uv_handle_t *h)
-{
-    free(h->data);
 }
 
 void relay_free(struct relay **rp)
@@ -49,7 +40,7 @@ void relay_free(struct relay **rp)
     assert(r->connections == 0 && r->destinations == NULL);
     settings_drop(&r->settings);
     book_free(&r->book);
-    uv_close((uv_handle_t *)&r->tick, on_closed);
+    free(r);
 }
 
 const struct settings *relay_settings(const struct relay *r)
@@ -59,9 +50,8 @@ const struct settings *relay_settings(const struct relay *r)
 
 /* ---- connections of all ---- */
 
-static void on_tick(uv_timer_t *t)
+void relay_tick(struct relay *r)
 {
-    struct relay *r = t->data;
     uint64_t now_ms = clock_mono_ms();
     struct link *l;
     while ((l = TAILQ_FIRST(&r->idle)) != NULL && l->idle_until_ms <= now_ms) {
@@ -75,7 +65,7 @@ void relay_link_idle(struct relay *r, struct link *l)
     l->idle_until_ms = clock_mono_ms() + l->destination->settings->idle_ms;
     TAILQ_INSERT_TAIL(&r->idle, l, in_idle);
     if (r->idle_count++ == 0) {
-        (void)uv_timer_start(&r->tick, on_tick, TICK_MS, TICK_MS);
+        r->tick(r->tick_arg, true);
     }
 }
 
@@ -87,7 +77,7 @@ void relay_link_unidle(struct relay *r, struct link *l)
     l->idle = false;
     TAILQ_REMOVE(&r->idle, l, in_idle);
     if (--r->idle_count == 0) {
-        (void)uv_timer_stop(&r->tick);
+        r->tick(r->tick_arg, false);
     }
 }
 

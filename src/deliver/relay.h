@@ -3,8 +3,9 @@
  * spool's channel; the tests feed it by hand.
  *
  * A destination is what shares a queue: a domain (by MX) or a whole route (smart host, LMTP). It lives while it has
- * jobs or connections. Merging domains that have the same mail hosts into one destination has its place in
- * destination.c, where the hosts become known.
+ * jobs or connections. It knows no event loop: time comes by common/clock.h and relay_tick(), connections by
+ * process/stream.h, the DNS by resolver.h, long reads by verify.h; a simulation links its own of these. Merging domains
+ * that have the same mail hosts into one destination has its place in destination.c, where the hosts become known.
  */
 #ifndef KIDOBAN_DELIVER_RELAY_H
 #define KIDOBAN_DELIVER_RELAY_H
@@ -13,8 +14,13 @@
 
 struct relay;
 
-/* sink is borrowed for the life of the relay. NULL: out of memory. */
-struct relay *relay_new(uv_loop_t *loop, struct outcome_sink *sink, struct settings *take);
+#define RELAY_TICK_MS 1000
+
+/* tick(arg, true): call relay_tick() every RELAY_TICK_MS from now on; false: no more. sink is borrowed for the life of
+ * the relay. NULL: out of memory. */
+struct relay *relay_new(struct outcome_sink *sink, struct settings *take, void (*tick)(void *arg, bool wanted),
+                        void *arg);
+void relay_tick(struct relay *r);
 /* For all that begins from now on; jobs that wait go by the new routes. */
 void relay_reload(struct relay *r, struct settings *take);
 const struct settings *relay_settings(const struct relay *r);

@@ -45,8 +45,8 @@ struct destination {
 };
 
 struct relay {
-    uv_loop_t *loop;
-    uv_timer_t tick; /* while something is idle */
+    void (*tick)(void *arg, bool wanted); /* while something is idle */
+    void *tick_arg;
     struct outcome_sink *sink;
     struct settings *settings;
     struct book *book;
