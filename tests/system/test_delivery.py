@@ -1,11 +1,14 @@
 """Mail all the way: from a client's session to Postfix's and Dovecot's mailboxes, and back as a report."""
 
+import email.utils
 import hashlib
 import pathlib
 import random
 import sys
 import threading
+import time
 
+import flufl.bounce
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -50,6 +53,17 @@ def report_of(world, to, about):
                 return m
         return None
     return eventually(found, 20, f"a report about {about}")
+
+
+def reports_about(world, to, about):
+    return [m for m in world.mailbox[to].all()
+            if m.message.get_content_type() == "multipart/report" and about.encode() in m.octets]
+
+
+def read_by_mailman(report):
+    """What the bounce parser of Mailman makes of it: addresses that may yet be reached, and those that will not."""
+    temporary, permanent = flufl.bounce.all_failures(report.message)
+    return {a.decode() for a in temporary}, {a.decode() for a in permanent}
 
 
 def fields_of_recipient(report):
@@ -131,6 +145,7 @@ def test_failure_report(world, house):
     report = report_of(world, "alice", "refuse-me@post.example")
     assert report.message.get_param("report-type") == "delivery-status"
     assert report["Return-Path"] == "<>"
+    assert read_by_mailman(report) == (set(), {"refuse-me@post.example"})
     assert report["To"] in ("alice@example.org", "<alice@example.org>")
     assert report["Auto-Submitted"].startswith("auto-")
     [about] = fields_of_recipient(report)
@@ -280,6 +295,49 @@ def test_large_message_is_the_same(world, house):
     [mail] = world.post.wait("large@post.example", seconds=60)
     got = mail.octets.split(b"\n\n", 1)[1].replace(b"\n", b"\r\n")
     assert (len(got), hashlib.sha256(got).digest()) == (len(body), hashlib.sha256(body).digest())
+
+
+def seconds_of(text):
+    return email.utils.parsedate_to_datetime(text).timestamp()
+
+
+def test_delay_is_told_once_and_the_end_of_life_is_told(world):
+    settings = {"submission": {"listen": ["127.0.0.1:4587"]},
+                "spool": {"lifetime": "12s", "delay_warning": "4s", "retry": {"first": "1s", "max": "3s"}}}
+    with Kidoband(world, "mortal", settings) as k:
+        k.account_add("bob", "bob@example.org")
+        before = time.time()
+        ids = {}
+        for who, options in (("plain", []), ("failure", ["NOTIFY=FAILURE"]), ("delay", ["NOTIFY=DELAY"]),
+                             ("never", ["NOTIFY=NEVER"])):
+            ids[who] = message_id(k.send(f"{who}-late@dead.example", f"late {who}", sender="bob@example.org", user="bob",
+                                         port=4587, host="mail4.example.org", rcpt_options=options))
+        for identity in ids.values():
+            assert eventually(lambda i=identity: k.events(event="message.expired", id=i), 60, "the end")
+        k.wait_empty()
+        wanted = {"plain": ["delayed", "failed"], "failure": ["failed"], "delay": ["delayed"], "never": []}
+        for who, actions in wanted.items():
+            address = f"{who}-late@dead.example"
+            eventually(lambda a=address, n=len(actions): len(reports_about(world, "bob", a)) >= n, 20, "the reports")
+            told = {about["Action"]: (report, about) for report in reports_about(world, "bob", address)
+                    for about in fields_of_recipient(report)}
+            assert sorted(told) == actions and len(reports_about(world, "bob", address)) == len(actions), who
+            for action, (report, about) in told.items():
+                check_late(report, about, action, address, before)
+
+
+def check_late(report, about, action, address, sent):
+    assert about["Final-Recipient"] == f"rfc822; {address}"
+    assert report["Return-Path"] == "<>" and report["Auto-Submitted"].startswith("auto-")
+    [status] = [p for p in report.message.walk() if p.get_content_type() == "message/delivery-status"]
+    assert sent - 2 <= seconds_of(status.get_payload()[0]["Arrival-Date"]) <= time.time()
+    if action == "delayed":
+        assert about["Status"].startswith("4.")
+        assert 8 <= seconds_of(about["Will-Retry-Until"]) - sent <= 60
+        assert read_by_mailman(report) == ({address}, set())
+    else:
+        assert about["Status"] == "5.4.7" and about["Will-Retry-Until"] is None
+        assert read_by_mailman(report) == (set(), {address})
 
 
 # The operator's hands
