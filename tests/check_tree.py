@@ -28,6 +28,7 @@ MAY = {
     "policy": BASE,
     "process": BASE,
     "vault": BASE | {"process"},
+    "gate": BASE | {"process", "policy"},
     "guard": BASE | {"process"},
     "spool": BASE | {"process", "message"},
     "deliver": BASE | {"process", "smtp", "message", "policy"},

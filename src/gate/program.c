@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "gate/gate_tc.skel.h"
-#include "gate/gate_xdp.skel.h"
+#include "gate_tc.skel.h"
+#include "gate_xdp.skel.h"
 
 #define FRAME_MIN 14 /* the kernel takes no shorter one */
 
@@ -23,7 +23,7 @@ static int on_words(enum libbpf_print_level level, const char *format, va_list a
     }
     (void)vsnprintf(text, sizeof(text), format, arguments);
     text[strcspn(text, "\n")] = '\0';
-    log_warn("gate.kernel", LF_STR("what", text));
+    log_warn("gate.kernel.said", LF_STR("what", text));
     return 0;
 }
 
@@ -116,7 +116,8 @@ int gate_policy_set(const struct gate_maps *maps, const union blob_cell *cells, 
         memcpy(room, cells, count * sizeof(*cells));
         (void)munmap(room, count * sizeof(*cells));
         uint32_t zero = 0;
-        r = bpf_map_update_elem(maps->fd[GATE_MAP_POLICY], &zero, &fd, BPF_ANY); /* returns when no packet reads the old one */
+        r = bpf_map_update_elem(maps->fd[GATE_MAP_POLICY], &zero, &fd,
+                                BPF_ANY); /* returns when no packet reads the old one */
     }
     (void)close(fd);
     return r;
