@@ -15,7 +15,8 @@
 
 #define FRAME_MIN 14 /* the kernel takes no shorter one */
 
-static int on_words(enum libbpf_print_level level, const char *format, va_list arguments)
+__attribute__((format(printf, 2, 0))) static int on_words(enum libbpf_print_level level, const char *format,
+                                                          va_list arguments)
 {
     char text[1024];
     if (level == LIBBPF_DEBUG) {
