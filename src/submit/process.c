@@ -12,7 +12,8 @@
 #include "common/log.h"
 #include "submit/submit_int.h"
 
-#define ACCEPT_TURN 64 /* connections taken in one turn of the loop */
+#define ACCEPT_TURN     64   /* connections taken in one turn of the loop */
+#define ACCEPT_PAUSE_MS 500U /* when there is no descriptor or memory for one */
 
 struct acceptor {
     uv_poll_t poll;
@@ -40,16 +41,40 @@ static void acceptors_close(struct submit *sb)
     }
 }
 
+static void on_accept(uv_poll_t *h, int status, int events);
+
+static void on_pause_over(uv_timer_t *t)
+{
+    const struct submit *sb = t->data;
+    for (struct acceptor *a = sb->acceptors; a != NULL; a = a->next) {
+        (void)uv_poll_start(&a->poll, UV_READABLE, on_accept);
+    }
+}
+
+/* The connection stays in the backlog and the socket readable: without a pause the loop would turn for nothing. */
+static void accept_failed(struct acceptor *a, int error)
+{
+    log_error("accept.failed", LF_ERR(error));
+    (void)uv_poll_stop(&a->poll);
+    if (!uv_is_active((const uv_handle_t *)&a->submit->accept_timer)) {
+        (void)uv_timer_start(&a->submit->accept_timer, on_pause_over, ACCEPT_PAUSE_MS, 0);
+    }
+}
+
 static void on_accept(uv_poll_t *h, int status, int events)
 {
     struct acceptor *a = h->data;
     (void)events;
     for (int i = 0; i < ACCEPT_TURN && status == 0; i++) {
         int fd = accept4(a->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (fd < 0) {
+        if (fd >= 0) {
+            session_open(a->submit, a->index, fd);
+        } else if (errno == EAGAIN) {
             break;
-        }
-        session_open(a->submit, a->index, fd);
+        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            accept_failed(a, errno);
+            break;
+        } /* else: that one connection is gone (accept(2), "Error handling") */
     }
 }
 
@@ -321,6 +346,8 @@ static int on_start(struct child *c)
     if (sb->crowd == NULL) {
         return -ENOMEM;
     }
+    (void)uv_timer_init(c->loop, &sb->accept_timer);
+    sb->accept_timer.data = sb;
     sb->minter.worker = c->instance;
     sb->minter.counter = (uint32_t)(clock_mono_ns() >> 4);
     return 0;

@@ -37,7 +37,7 @@ struct submit {
     uint64_t held; /* octets of all messages in memory */
     struct submit_counters counters;
     bool stopping;
-    uv_timer_t stop_timer;
+    uv_timer_t stop_timer, accept_timer;
 };
 
 enum session_phase { PHASE_PROXY, PHASE_HANDSHAKE, PHASE_DIALOGUE };
