@@ -102,7 +102,7 @@ class Ledger:
             self.wrong.append(f"a torn bounce for {recipients}")
         for recipient in recipients:
             key = recipient.partition("+")[2].partition("@")[0]
-            if f"X-Ledger: {key}\r\n".encode() not in octets:
+            if not re.search(rb"^Final-Recipient: *rfc822; *never\+" + re.escape(key.encode()) + rb"\.", octets, re.M | re.I):
                 self.wrong.append(f"a bounce for {recipient} is about another message")
             self.bounced[key].append(now)
 
