@@ -177,13 +177,8 @@ static uint32_t leaf_under(const struct builder *b, uint32_t leaf, const struct 
     return leaf;
 }
 
-/* One step of a trie: the items of one prefix of `depth` bits, all of them longer, spread over its slots. */
-
-struct slot {
-    uint32_t leaf;
-    const struct item *items; /* longer than the slot: it goes on */
-    size_t count;
-};
+/* One step of a trie: the items of one prefix of `depth` bits, all of them longer. Those that end within the step
+ * colour the leaves of its slots; the others, which follow in the order of their slots, go on below. */
 
 static unsigned slot_of(address_key k, unsigned depth, unsigned step)
 {
@@ -191,24 +186,44 @@ static unsigned slot_of(address_key k, unsigned depth, unsigned step)
     return (unsigned)(rest >> (KEY_BITS - step));
 }
 
-static void spread(const struct builder *b, struct slot *slots, unsigned depth, unsigned step, uint32_t leaf,
-                   const struct item *items, size_t count)
+static void colour(const struct builder *b, uint32_t *leaves, unsigned depth, unsigned step, const struct item *items,
+                   size_t count)
 {
-    for (unsigned i = 0; i < 1U << step; i++) {
-        slots[i] = (struct slot){.leaf = leaf};
-    }
     for (size_t i = 0; i < count; i++) {
-        unsigned first = slot_of(items[i].key, depth, step);
-        if (items[i].bits > depth + step) {
-            slots[first].items = slots[first].count == 0 ? &items[i] : slots[first].items;
-            slots[first].count++;
-            continue;
-        }
-        unsigned width = 1U << (depth + step - items[i].bits);
-        for (unsigned k = first; k < first + width; k++) {
-            slots[k].leaf = leaf_under(b, slots[k].leaf, &items[i]);
+        if (items[i].bits <= depth + step) {
+            unsigned first = slot_of(items[i].key, depth, step), width = 1U << (depth + step - items[i].bits);
+            for (unsigned k = first; k < first + width; k++) {
+                leaves[k] = leaf_under(b, leaves[k], &items[i]);
+            }
         }
     }
+}
+
+/* The next run, at or behind *at, of items that go on below one slot. Its length, 0: there is none. */
+static size_t next_run(const struct item *items, size_t count, unsigned depth, unsigned step, size_t *at)
+{
+    size_t first = *at;
+    while (first < count && items[first].bits <= depth + step) {
+        first++;
+    }
+    size_t end = first;
+    while (end < count && items[end].bits > depth + step &&
+           slot_of(items[end].key, depth, step) == slot_of(items[first].key, depth, step)) {
+        end++;
+    }
+    *at = first;
+    return end - first;
+}
+
+static uint64_t children_of(const struct item *items, size_t count, unsigned depth)
+{
+    uint64_t children = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (items[i].bits > depth + BLOB_STEP_BITS) {
+            children |= UINT64_C(1) << slot_of(items[i].key, depth, BLOB_STEP_BITS);
+        }
+    }
+    return children;
 }
 
 /* Fills the node at cell `at`. Its children are one run of cells, so they are taken before any of them is filled. The
@@ -216,16 +231,17 @@ static void spread(const struct builder *b, struct slot *slots, unsigned depth, 
 static void build_node(struct builder *b, uint32_t at, unsigned depth, uint32_t leaf, const struct item *items,
                        size_t count)
 {
-    struct slot slots[SLOTS];
-    struct blob_node node = {.leaf_base = (uint32_t)b->leaves_count};
-    uint32_t last = 0;
-    spread(b, slots, depth, BLOB_STEP_BITS, leaf, items, count);
+    uint32_t leaves[SLOTS], last = 0;
+    struct blob_node node = {.children = children_of(items, count, depth), .leaf_base = (uint32_t)b->leaves_count};
     for (unsigned i = 0; i < SLOTS; i++) {
-        if (slots[i].count > 0) {
-            node.children |= UINT64_C(1) << i;
-        } else if (node.leaves == 0 || slots[i].leaf != last) {
+        leaves[i] = leaf;
+    }
+    colour(b, leaves, depth, BLOB_STEP_BITS, items, count);
+    for (unsigned i = 0; i < SLOTS; i++) {
+        bool goes_on = (node.children >> i & 1) != 0;
+        if (!goes_on && (node.leaves == 0 || leaves[i] != last)) {
             node.leaves |= UINT64_C(1) << i;
-            last = slots[i].leaf;
+            last = leaves[i];
             add_leaf(b, last);
         }
     }
@@ -234,32 +250,33 @@ static void build_node(struct builder *b, uint32_t at, unsigned depth, uint32_t 
         return;
     }
     b->cells[at].node = node;
-    for (unsigned i = 0, child = node.child_base; i < SLOTS && b->error == 0; i++) {
-        if (slots[i].count > 0) {
-            build_node(b, child++, depth + BLOB_STEP_BITS, slots[i].leaf, slots[i].items, slots[i].count);
-        }
+    uint32_t child = node.child_base;
+    for (size_t i = 0, run; (run = next_run(items, count, depth, BLOB_STEP_BITS, &i)) > 0 && b->error == 0; i += run) {
+        unsigned slot = slot_of(items[i].key, depth, BLOB_STEP_BITS);
+        build_node(b, child++, depth + BLOB_STEP_BITS, leaves[slot], &items[i], run);
     }
 }
 
 static void build_root(struct builder *b, uint32_t at, const struct item *items, size_t count)
 {
-    struct slot *slots = calloc(BLOB_ROOT_ENTRIES, sizeof(*slots));
-    if (slots == NULL) {
+    uint32_t *leaves = calloc(BLOB_ROOT_ENTRIES, sizeof(*leaves));
+    if (leaves == NULL) {
         b->error = -ENOMEM;
         return;
     }
-    spread(b, slots, 0, BLOB_ROOT_BITS, 0, items, count);
-    for (unsigned i = 0; i < BLOB_ROOT_ENTRIES && b->error == 0; i++) {
-        uint32_t entry = BLOB_LEAF | slots[i].leaf;
-        if (slots[i].count > 0) {
-            entry = take_cells(b, 1);
-            build_node(b, entry, BLOB_ROOT_BITS, slots[i].leaf, slots[i].items, slots[i].count);
-        }
+    colour(b, leaves, 0, BLOB_ROOT_BITS, items, count);
+    for (unsigned i = 0; i < BLOB_ROOT_ENTRIES; i++) {
+        b->cells[at + i / LANES].lanes[i % LANES] = BLOB_LEAF | leaves[i];
+    }
+    for (size_t i = 0, run; (run = next_run(items, count, 0, BLOB_ROOT_BITS, &i)) > 0 && b->error == 0; i += run) {
+        unsigned slot = slot_of(items[i].key, 0, BLOB_ROOT_BITS);
+        uint32_t node = take_cells(b, 1);
+        build_node(b, node, BLOB_ROOT_BITS, leaves[slot], &items[i], run);
         if (b->error == 0) {
-            b->cells[at + i / LANES].lanes[i % LANES] = entry;
+            b->cells[at + slot / LANES].lanes[slot % LANES] = node;
         }
     }
-    free(slots);
+    free(leaves);
 }
 
 /* Tries */

@@ -99,6 +99,7 @@ static const int calls_all[] = {
     SCMP_SYS(getrandom),
     SCMP_SYS(sched_yield),
     SCMP_SYS(sched_getaffinity),
+    SCMP_SYS(setpriority), /* threads that work long step back */
     SCMP_SYS(getrusage),
     SCMP_SYS(sysinfo),
     SCMP_SYS(uname),

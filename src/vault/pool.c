@@ -4,7 +4,9 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
+#define STEP_BACK    10 /* nice: a flood of guesses takes what processor is left, not the sessions' share of it */
 #define STACK_OCTETS (512U * 1024U) /* the hashes keep their memory on the heap */
 
 struct lane {
@@ -43,6 +45,7 @@ static struct pool_job *take(struct pool *p)
 static void *work(void *arg)
 {
     struct pool *p = arg;
+    (void)setpriority(PRIO_PROCESS, 0, STEP_BACK); /* in Linux: of this thread alone */
     (void)pthread_mutex_lock(&p->lock);
     while (!p->stop) {
         struct pool_job *job = take(p);

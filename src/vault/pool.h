@@ -2,8 +2,9 @@
  * pool.h: a few threads that do what is slow on purpose, with a bounded queue before them.
  *
  * Two lanes: those who were right from there before, and strangers. Each has its own bound and the first is always
- * served first, so guessing cannot keep users out. Full is an answer (454), never a wait. libuv's own threads are not
- * used: file operations share them.
+ * served first, so guessing cannot keep users out; the threads run at a lower priority than all else, so it cannot slow
+ * their mail either. Full is an answer (454), never a wait. libuv's own threads are not used: file operations share
+ * them.
  */
 #ifndef KIDOBAN_VAULT_POOL_H
 #define KIDOBAN_VAULT_POOL_H

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * gate.bpf.c: the gate in the kernel. The law it follows is docs/gate.md; the compiled policy it reads is
+ * policy/blob.h.
+ *
+ * It is built twice: for XDP, and with GATE_TC for TC. Two ways through. The short one looks at the octets in place and
+ * lets everything go that is certainly not of TCP port 25: it touches no map. Whatever it cannot be certain of goes the
+ * long way: loads by offset, every header by the law. Every octet of a frame is a stranger's.
+ */
+#include "gate/kernel/memory.h"
+#include "gate/kernel/scan.h"
+#include "gate/kernel/sight.h"
+
+/* What a restricted class says to an evasion. */
+always_inline void restrict_(const struct subject *subject, __u32 reason, __u32 otherwise, struct decision *d)
+{
+    __u32 rule = subject->exempted ? BLOB_ALLOW : subject->class_.rule;
+    d->reason = rule == BLOB_ALLOW ? otherwise : reason;
+    d->would = rule == BLOB_ALLOW ? POLICY_PASS : POLICY_DROP;
+    d->verdict = rule == BLOB_MONITOR ? POLICY_PASS : d->would;
+}
+
+always_inline __u32 named(const struct subject *subject)
+{
+    return subject->number ? REASON_CLASS : REASON_DEFAULT;
+}
+
+no_inline int decide_subscriber(struct judge *j)
+{
+    const struct scan *s = &j->s;
+    const struct subject *subject = &j->subject;
+    struct decision *d = &j->d;
+    __u32 rule = subject->class_.rule, sets;
+    d->reason = named(subject);
+    if (subject->exempted) {
+        d->reason = REASON_EXEMPTION;
+        return 0;
+    }
+    if (rule == BLOB_ALLOW) {
+        return 0;
+    }
+    sets = s->routed ? 0 : far_sets(j);
+    if (sets & 1U << BLOB_SET_ALLOW_TO) {
+        d->reason = REASON_ALLOW_TO;
+        return 0;
+    }
+    if (subject->class_.set && !s->routed && !(sets >> (subject->class_.set & 31) & 1)) {
+        d->reason = REASON_SCOPE;
+        return 0;
+    }
+    if (rule == BLOB_RATE) {
+        struct gate_source *source = is_syn(s) ? source_of(subject) : 0;
+        if (!is_syn(s) ||
+            (source && rate_take(&source->rate_ns, subject->class_.interval_ns, subject->class_.burst_ns))) {
+            d->reason = REASON_RATE;
+            return 0;
+        }
+    }
+    d->would = POLICY_REFUSE;
+    d->verdict = rule == BLOB_MONITOR ? POLICY_PASS : POLICY_REFUSE;
+    return 0;
+}
+
+no_inline int decide_uplink(struct judge *j)
+{
+    const struct blob_header *h = &j->h;
+    const struct scan *s = &j->s;
+    const struct subject *subject = &j->subject;
+    struct decision *d = &j->d;
+    __u32 rule = subject->exempted ? BLOB_ALLOW : subject->class_.rule, sets = far_sets(j);
+    int restricted = rule == BLOB_DENY || rule == BLOB_MONITOR;
+    if (s->source_port == SMTP_PORT && (h->flags & BLOB_RETURN_PATH)) {
+        if (subject->exempted) {
+            d->reason = REASON_EXEMPTION;
+        } else if (restricted && (sets & 1U << BLOB_SET_ALLOW_TO)) {
+            d->reason = REASON_ALLOW_TO;
+        } else if (restricted && subject->class_.set && !(sets >> (subject->class_.set & 31) & 1)) {
+            d->reason = REASON_SCOPE;
+        } else if (restricted) {
+            d->reason = REASON_RETURN_PATH;
+            d->would = POLICY_DROP;
+            d->verdict = rule == BLOB_DENY ? POLICY_DROP : POLICY_PASS;
+            return 0;
+        } else {
+            d->reason = named(subject);
+        }
+    }
+    if (s->port == SMTP_PORT && (h->flags & BLOB_DYNAMIC) && (sets & 1U << BLOB_SET_DYNAMIC)) {
+        d->reason = REASON_DYNAMIC;
+        d->verdict = d->would = POLICY_REFUSE;
+    } else if (s->port == SMTP_PORT && (h->flags & BLOB_INBOUND) && restricted) {
+        d->reason = REASON_INBOUND;
+        d->would = POLICY_REFUSE;
+        d->verdict = rule == BLOB_DENY ? POLICY_REFUSE : POLICY_PASS;
+    }
+    return 0;
+}
+
+/* Subscriber side: all of them; uplink side: a first fragment of IPv6 only. */
+no_inline int decide_evasion(struct judge *j, __u32 found)
+{
+    const struct blob_header *h = &j->h;
+    const struct scan *s = &j->s;
+    const struct subject *subject = &j->subject;
+    struct decision *d = &j->d;
+    __u32 otherwise = found == FOUND_OVERWRITE ? REASON_TAIL : REASON_UNPARSED;
+    __u32 reason = found == FOUND_OVERWRITE        ? REASON_OVERWRITE
+                   : found == FOUND_FIRST_FRAGMENT ? REASON_FIRST_FRAGMENT
+                                                   : REASON_MALFORMED;
+    d->reason = otherwise;
+    if (!gate_uplink) {
+        restrict_(subject, reason, otherwise, d);
+    } else if (found == FOUND_FIRST_FRAGMENT && s->v6 && (h->flags & (BLOB_RETURN_PATH | BLOB_INBOUND)) &&
+               subject->class_.rule != BLOB_RATE) {
+        restrict_(subject, reason, otherwise, d);
+    }
+    return 0;
+}
+
+always_inline int is_smtp(const struct scan *s)
+{
+    return s->port == SMTP_PORT || (gate_uplink && s->source_port == SMTP_PORT);
+}
+
+/* Reads packet and tunnels, as far as they go. */
+no_inline int scan_all(struct judge *j, __u32 v6)
+{
+    struct scan *s = &j->s;
+    int found = FOUND_OTHER;
+    for (int i = 0; i < PACKETS_MAX; i++) {
+        found = v6 ? scan6(j->ctx, s) : scan4(j->ctx, s);
+        found = found == FOUND_CHAIN ? scan_chain(j->ctx, s) : found;
+        found = found == FOUND_TCP ? scan_tcp(j->ctx, s) : found;
+        if (found != FOUND_INNER4 && found != FOUND_INNER6) {
+            return found;
+        }
+        if (i == PACKETS_MAX - 1 || !(j->h.flags & BLOB_TUNNELS) || !(far_sets(j) & 1U << BLOB_SET_TUNNELS) ||
+            find_subject(j) < 0) {
+            return FOUND_OTHER;
+        }
+        v6 = found == FOUND_INNER6;
+    }
+    return FOUND_OTHER;
+}
+
+no_inline int decide(struct judge *j, __u32 v6)
+{
+    struct decision *d = &j->d;
+    int found = scan_all(j, v6);
+    switch (found) {
+    case FOUND_OTHER:
+        d->reason = REASON_OTHER;
+        return 0;
+    case FOUND_TAIL:
+        d->reason = REASON_TAIL;
+        return 0;
+    case FOUND_UNPARSED:
+        d->reason = REASON_UNPARSED;
+        return 0;
+    case FOUND_TCP:
+        d->reason = REASON_OTHER;
+        if (!is_smtp(&j->s)) {
+            return 0;
+        }
+        break;
+    default:
+        break;
+    }
+    if (find_subject(j) < 0) {
+        return -1;
+    }
+    if (found == FOUND_TCP) {
+        return gate_uplink ? decide_uplink(j) : decide_subscriber(j);
+    }
+    return decide_evasion(j, found);
+}
+
+/* The long way. The verdict. */
+always_inline int judge(struct judge *j)
+{
+    __u32 zero = 0;
+    int kind = j->ether ? scan_ether(j->ctx, &j->s) : scan_bare(j->ctx, &j->s);
+    if (!kind) {
+        explain(j);
+        return POLICY_PASS;
+    }
+    j->cells = bpf_map_lookup_elem(&policy, &zero);
+    if (!j->cells) {
+        return POLICY_DROP; /* no policy: it was never loaded, and this never attached */
+    }
+    const union blob_cell *one = cell(j->cells, 0), *two = cell(j->cells, 1);
+    if (!one || !two) {
+        return POLICY_DROP;
+    }
+    __builtin_memcpy(&j->h, one, 32);
+    __builtin_memcpy((char *)&j->h + 32, two, 32);
+    if (decide(j, kind == 6) < 0) {
+        return POLICY_DROP;
+    }
+    if (j->h.flags & BLOB_MODE_MONITOR) {
+        j->d.verdict = POLICY_PASS;
+    }
+    if (j->d.reason != REASON_OTHER) {
+        count(j);
+    }
+    if (j->d.would != POLICY_PASS) {
+        remember(j);
+    }
+    explain(j);
+    return j->d.verdict;
+}
+
+#ifdef GATE_TC
+#define PASS       (-1) /* TC_ACT_UNSPEC: whoever else sits on the device has its say */
+#define DROP       2    /* TC_ACT_SHOT */
+#define LENGTH(c)  ((c)->len)
+#define IFINDEX(c) ((c)->ifindex)
+#define SECTION    SEC("tc")
+#else
+#define PASS       XDP_PASS
+#define DROP       XDP_DROP
+#define LENGTH(c)  bpf_xdp_get_buff_len(c)
+#define IFINDEX(c) ((c)->ingress_ifindex)
+#define SECTION    SEC("xdp.frags")
+#endif
+
+always_inline int run(struct context *ctx, __u32 ether)
+{
+    const __u8 *data = (void *)(long)ctx->data;
+    const void *data_end = (void *)(long)ctx->data_end;
+    if ((ether ? sight_ether(data, data_end) : sight_bare(data, data_end)) == SIGHT_PASS) {
+        return PASS;
+    }
+    struct judge j = {.ctx = ctx, .ether = ether, .ifindex = IFINDEX(ctx)};
+    j.s.end = LENGTH(ctx);
+    return judge(&j) == POLICY_PASS ? PASS : DROP;
+}
+
+SECTION int gate_ether(struct context *ctx)
+{
+    return run(ctx, 1);
+}
+
+SECTION int gate_ip(struct context *ctx)
+{
+    return run(ctx, 0);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

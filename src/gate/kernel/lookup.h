@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* lookup.h: the compiled policy (policy/blob.h): longest prefixes, classes, exemptions. */
+#ifndef KIDOBAN_GATE_KERNEL_LOOKUP_H
+#define KIDOBAN_GATE_KERNEL_LOOKUP_H
+
+#include "gate/kernel/frame.h"
+
+always_inline const union blob_cell *cell(void *cells, __u32 number)
+{
+    return bpf_map_lookup_elem(cells, &number);
+}
+
+always_inline __u32 bits_in(__u64 v)
+{
+    v -= (v >> 1) & 0x5555555555555555ULL;
+    v = (v & 0x3333333333333333ULL) + ((v >> 2) & 0x3333333333333333ULL);
+    v = (v + (v >> 4)) & 0x0f0f0f0f0f0f0f0fULL;
+    return (v * 0x0101010101010101ULL) >> 56;
+}
+
+always_inline __u32 lane(void *cells, __u32 base, __u32 number)
+{
+    const union blob_cell *c = cell(cells, base + (number >> 3));
+    return c ? c->lanes[number & 7] : BLOB_LEAF;
+}
+
+/* The answer for an address, without BLOB_LEAF. */
+no_inline __u32 find(void *cells, __u32 root, const struct address *a)
+{
+    __u64 hi = a->hi, lo = a->lo;
+    __u32 entry = lane(cells, root, hi >> 48);
+    hi = hi << 16 | lo >> 48;
+    lo <<= 16;
+    for (int i = 0; i < 19; i++) {
+        if (entry & BLOB_LEAF) {
+            return entry & ~BLOB_LEAF;
+        }
+        const union blob_cell *n = cell(cells, entry);
+        if (!n) {
+            return 0;
+        }
+        __u64 bit = 1ULL << (hi >> 58);
+        if (n->node.children & bit) {
+            entry = n->node.child_base + bits_in(n->node.children & (bit - 1));
+        } else {
+            return lane(cells, 0, n->node.leaf_base + bits_in(n->node.leaves & (bit | (bit - 1))) - 1) & ~BLOB_LEAF;
+        }
+        hi = hi << 6 | lo >> 58;
+        lo <<= 6;
+    }
+    return 0;
+}
+
+/* Fills the subject's class unless an outer packet's was listed. 0, or -1: the policy does not read. */
+no_inline int find_subject(struct judge *j)
+{
+    void *cells = j->cells;
+    const struct blob_header *h = &j->h;
+    const struct scan *s = &j->s;
+    struct subject *to = &j->subject;
+    if (to->listed) {
+        return 0;
+    }
+    to->address = gate_uplink ? s->destination : s->source;
+    to->v6 = s->v6;
+    __u32 leaf = find(cells, s->v6 ? h->source6_at : h->source4_at, &to->address);
+    to->number = BLOB_CLASS(leaf);
+    to->exempted = 0;
+    if (BLOB_EXEMPTION(leaf)) {
+        const union blob_cell *e = cell(cells, h->exempt_at + BLOB_EXEMPTION(leaf));
+        if (!e) {
+            return -1;
+        }
+        to->exempted = e->exemption.until_ns > bpf_ktime_get_boot_ns();
+        to->exemption = e->exemption.id;
+    }
+    to->listed = to->number || to->exempted;
+    const union blob_cell *c = cell(cells, h->classes_at + to->number);
+    if (!c) {
+        return -1;
+    }
+    to->class_ = c->class_;
+    return 0;
+}
+
+always_inline const struct address *far_end(const struct scan *s)
+{
+    return gate_uplink ? &s->source : &s->destination;
+}
+
+no_inline __u32 far_sets(struct judge *j)
+{
+    return find(j->cells, j->s.v6 ? j->h.dest6_at : j->h.dest4_at, far_end(&j->s));
+}
+
+#endif
