@@ -29,6 +29,9 @@ declare -gA _kidoban_verbs=(
     ["trace"]="--json"
     ["spool verify"]="--json"
     ["spool export"]="--to"
+    ["gate test"]="--from --to --port --source-port --side --json"
+    ["gate replay"]="--pcap --side --engine"
+    ["gate diff"]="--pcap --side --json"
     ["version"]=""
 )
 
@@ -51,7 +54,9 @@ _kidoban() {
     case $previous in
     -c | --config) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
     --to) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
-    --identity | --reason | --account | --domain | --count) return ;;
+    --pcap) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+    --side) mapfile -t COMPREPLY < <(compgen -W "subscriber uplink" -- "$current"); return ;;
+    --from | --port | --source-port | --engine | --identity | --reason | --account | --domain | --count) return ;;
     esac
     _kidoban_words
     for verb in "${!_kidoban_verbs[@]}"; do

@@ -81,10 +81,25 @@ complete -c kidoban -n '__kidoban_before' -a spool
 complete -c kidoban -n '__kidoban_before spool' -a verify -d 'check every checksum; the daemon may be down'
 complete -c kidoban -n '__kidoban_before spool' -a export -d 'write the queue as .eml and .json files'
 complete -c kidoban -n '__kidoban_verb spool export' -l to -r -a '(__fish_complete_directories)'
+complete -c kidoban -n '__kidoban_before' -a gate
+complete -c kidoban -n '__kidoban_before gate' -a test -d 'what becomes of a packet, and by which rule'
+complete -c kidoban -n '__kidoban_verb gate test' -l from -x
+complete -c kidoban -n '__kidoban_verb gate test' -l to -x
+complete -c kidoban -n '__kidoban_verb gate test' -l port -x
+complete -c kidoban -n '__kidoban_verb gate test' -l source-port -x
+complete -c kidoban -n '__kidoban_verb gate test' -l side -x -a 'subscriber uplink'
+complete -c kidoban -n '__kidoban_before gate' -a replay -d 'judge every packet of a capture, a JSON line each'
+complete -c kidoban -n '__kidoban_verb gate replay' -l pcap -r -F
+complete -c kidoban -n '__kidoban_verb gate replay' -l side -x -a 'subscriber uplink'
+complete -c kidoban -n '__kidoban_verb gate replay' -l engine -x
+complete -c kidoban -n '__kidoban_before gate' -a diff -d 'which packets another configuration would judge otherwise'
+complete -c kidoban -n '__kidoban_verb gate diff' -l pcap -r -F
+complete -c kidoban -n '__kidoban_verb gate diff' -l side -x -a 'subscriber uplink'
 complete -c kidoban -n '__kidoban_before' -a version -d 'which version this is'
 complete -c kidoban -n '__kidoban_before account identity' -a 'add remove'
 complete -c kidoban -n '__kidoban_before account certificate' -a 'add remove'
 complete -c kidoban -n '__kidoban_verb check' -F
 complete -c kidoban -n '__kidoban_before account import' -F
+complete -c kidoban -n '__kidoban_verb gate diff' -F
 complete -c kidoban -n '__kidoban_verb spool verify' -a '(__fish_complete_directories)'
 complete -c kidoban -n '__kidoban_verb spool export' -a '(__fish_complete_directories)'

@@ -48,6 +48,12 @@ static const struct cli_verb verbs[] = {
     {"trace", "ID|MESSAGE-ID|ADDRESS", "everything that happened to it, and what is next", cli_trace, "--json"},
     {"spool verify", "[DIRECTORY]", "check every checksum; the daemon may be down", cli_spool_verify, "--json"},
     {"spool export", "[DIRECTORY] --to DIRECTORY", "write the queue as .eml and .json files", cli_spool_export, "--to"},
+    {"gate test", "--from A --to B [--port N] [--source-port N] [--side subscriber|uplink]",
+     "what becomes of a packet, and by which rule", cli_gate_test, "--from --to --port --source-port --side --json"},
+    {"gate replay", "--pcap FILE --side subscriber|uplink [--engine reference]",
+     "judge every packet of a capture, a JSON line each", cli_gate_replay, "--pcap --side --engine"},
+    {"gate diff", "OLD NEW --pcap FILE --side subscriber|uplink",
+     "which packets another configuration would judge otherwise", cli_gate_diff, "--pcap --side --json"},
     {"version", "", "which version this is", cli_version, ""},
 };
 #define VERBS (sizeof(verbs) / sizeof(verbs[0]))
