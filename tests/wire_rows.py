@@ -30,7 +30,7 @@ import time
 import traceback
 import warnings
 
-from house import MAIL, MAIL6, PATIENCE, SANITIZED, Kidoband, World, eventually
+from house import MAIL, MAIL6, PATIENCE, SANITIZED, Kidoband, World
 
 ROWS = pathlib.Path(__file__).resolve().parent / "rows"
 PORTS = {"starttls": 587, "implicit": 465}
@@ -695,14 +695,6 @@ def selected(pattern):
     return [c for c in chosen if pattern in f"{c[0].file}: {c[1]} ({PORTS[c[3]]})"]
 
 
-def settle(world, kidoband):
-    """Until nothing is under way: then what has not arrived was lost."""
-    with contextlib.suppress(AssertionError):
-        kidoband.wait_empty(60)
-        eventually(lambda: not world.postfix_queue(), 30, "an empty queue of Postfix", 0.2)
-    time.sleep(0.5)
-
-
 def after_all(kidoband):
     """What must be true when all rows were played: name -> failure or None."""
     checks = {}
@@ -741,7 +733,8 @@ def main():
         house.add_accounts()
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
             plays = [f.result() for f in [pool.submit(house.play, *c) for c in chosen]]
-        settle(world, kidoband)
+        with contextlib.suppress(AssertionError):  # said by the check of the queue below
+            kidoband.settle()
         arrived = {}
         for message in world.post.all():
             for tag in set(re.findall(r"t\d{6}z", " ".join(message.recipients))):

@@ -46,10 +46,11 @@ def message_id(words):
 
 
 def report_of(world, to, about):
-    """The report that came to the user, whose text names the address."""
+    """The report on the address that came to the user."""
     def found():
         for m in world.mailbox[to].all():
-            if m.message.get_content_type() == "multipart/report" and about.encode() in m.octets:
+            status = [p for p in m.message.walk() if p.get_content_type() == "message/delivery-status"]
+            if any(about in (r["Final-Recipient"] or "") for p in status for r in p.get_payload()):
                 return m
         return None
     return eventually(found, 20, f"a report about {about}")
@@ -279,6 +280,7 @@ def test_loop_is_cut(world, house):
         assert event(house, "message.failed", message_id(words.decode()))["status"] == "5.4.6"
     else:
         assert code == 554 and b"5.4.6" in words
+    house.settle()
     assert not world.post.with_subject("loop")
 
 
@@ -374,6 +376,7 @@ def test_queue_remove(house):
     assert not house.json("queue", "list", gone)
     assert house.run("queue", "show", gone, check=False).returncode == 1
     assert house.events(event="message.removed", id=gone)
+    house.settle()
     assert len(house.events(event="dsn.sent")) == before
 
 
