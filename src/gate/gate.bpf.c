@@ -69,26 +69,26 @@ no_inline int decide_uplink(struct judge *j)
     struct decision *d = &j->d;
     __u32 rule = subject->exempted ? BLOB_ALLOW : subject->class_.rule, sets = far_sets(j);
     int restricted = rule == BLOB_DENY || rule == BLOB_MONITOR;
+    int outside = subject->class_.set && !(sets >> (subject->class_.set & 31) & 1);
     if (s->source_port == SMTP_PORT && (h->flags & BLOB_RETURN_PATH)) {
-        if (subject->exempted) {
-            d->reason = REASON_EXEMPTION;
-        } else if (restricted && (sets & 1U << BLOB_SET_ALLOW_TO)) {
-            d->reason = REASON_ALLOW_TO;
-        } else if (restricted && subject->class_.set && !(sets >> (subject->class_.set & 31) & 1)) {
-            d->reason = REASON_SCOPE;
-        } else if (restricted) {
+        d->reason = subject->exempted                  ? REASON_EXEMPTION
+                    : (sets & 1U << BLOB_SET_ALLOW_TO) ? REASON_ALLOW_TO
+                    : outside                          ? REASON_SCOPE
+                                                       : named(subject);
+        if (restricted && !outside && !(sets & 1U << BLOB_SET_ALLOW_TO)) {
             d->reason = REASON_RETURN_PATH;
             d->would = POLICY_DROP;
-            d->verdict = rule == BLOB_DENY ? POLICY_DROP : POLICY_PASS;
-            return 0;
-        } else {
-            d->reason = named(subject);
+            if (rule == BLOB_DENY) {
+                d->verdict = POLICY_DROP;
+                return 0;
+            }
         }
     }
+    /* What a monitored line would not get stands until something really refuses it. */
     if (s->port == SMTP_PORT && (h->flags & BLOB_DYNAMIC) && (sets & 1U << BLOB_SET_DYNAMIC)) {
         d->reason = REASON_DYNAMIC;
         d->verdict = d->would = POLICY_REFUSE;
-    } else if (s->port == SMTP_PORT && (h->flags & BLOB_INBOUND) && restricted) {
+    } else if (s->port == SMTP_PORT && (h->flags & BLOB_INBOUND) && restricted && d->would == POLICY_PASS) {
         d->reason = REASON_INBOUND;
         d->would = POLICY_REFUSE;
         d->verdict = rule == BLOB_DENY ? POLICY_REFUSE : POLICY_PASS;
