@@ -251,6 +251,14 @@ def crash(name):
         tally.add(f"{name}: {case.get('name')}", not wrong, words)
 
 
+def equivalence():
+    """The reference of the gate and its programs in the kernel say the same; a seed that fails is in the words."""
+    status, out = run(TREE / "build/tests/gate/gate_equivalence", "--mutations", "10000000" if LONG_RUN else "200000",
+                      seconds=7200)
+    print(f"   {out.strip().splitlines()[0] if out.strip() else ''}")
+    tally.add("gate: reference and kernel agree", status == 0, out)
+
+
 def broken():
     """`kidoban check` on each broken configuration says exactly what its .expect file has."""
     for path in sorted((TREE / "tests/broken").glob("*.yaml")):
@@ -291,6 +299,7 @@ STAGES = [
     ("unit-asan", "unit tests, sanitizers", lambda: unit("build-asan")),
     ("power-cut", "power cuts at every step of the spool", lambda: harness("spool/spool_power_test", "20")),
     ("faults", "faults of the disk and of memory in the spool", lambda: harness("spool/spool_fault_test", "8")),
+    ("equivalence", "the gate's reference and its programs in the kernel", equivalence),
     ("tree", "the tree itself", static_tree),
     ("manuals", "manuals", static_manuals),
     ("broken", "broken configurations", broken),
