@@ -259,6 +259,17 @@ def equivalence():
     tally.add("gate: reference and kernel agree", status == 0, out)
 
 
+def answers():
+    status, out = run(TREE / "build/tests/gate/gate_answers")
+    last = re.fullmatch(r"(\d+) passed, (\d+) failed", out.strip().splitlines()[-1] if out.strip() else "")
+    if last is None or (status == 0) != (last.group(2) == "0"):
+        tally.add("gate: answers", False, out)
+        return
+    tally.passed += int(last.group(1))
+    if last.group(2) != "0":
+        tally.add(f"gate: {last.group(2)} answers", False, out)
+
+
 def broken():
     """`kidoban check` on each broken configuration says exactly what its .expect file has."""
     for path in sorted((TREE / "tests/broken").glob("*.yaml")):
@@ -300,6 +311,7 @@ STAGES = [
     ("power-cut", "power cuts at every step of the spool", lambda: harness("spool/spool_power_test", "20")),
     ("faults", "faults of the disk and of memory in the spool", lambda: harness("spool/spool_fault_test", "8")),
     ("equivalence", "the gate's reference and its programs in the kernel", equivalence),
+    ("answers", "what the gate sends back", answers),
     ("tree", "the tree itself", static_tree),
     ("manuals", "manuals", static_manuals),
     ("broken", "broken configurations", broken),

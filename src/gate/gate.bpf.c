@@ -7,6 +7,7 @@
  * lets everything go that is certainly not of TCP port 25: it touches no map. Whatever it cannot be certain of goes the
  * long way: loads by offset, every header by the law. Every octet of a frame is a stranger's.
  */
+#include "gate/kernel/answer.h"
 #include "gate/kernel/memory.h"
 #include "gate/kernel/scan.h"
 #include "gate/kernel/sight.h"
@@ -138,6 +139,7 @@ no_inline int scan_all(struct judge *j, __u32 v6)
             find_subject(j) < 0) {
             return FOUND_OTHER;
         }
+        s->depth++;
         v6 = found == FOUND_INNER6;
     }
     return FOUND_OTHER;
@@ -175,27 +177,30 @@ no_inline int decide(struct judge *j, __u32 v6)
     return decide_evasion(j, found);
 }
 
-/* The long way. The verdict. */
-always_inline int judge(struct judge *j)
+enum judged { JUDGED_PASS, JUDGED_DROP, JUDGED_ANSWER };
+
+/* The long way. */
+always_inline enum judged judge(struct judge *j)
 {
     __u32 zero = 0;
     int kind = j->ether ? scan_ether(j->ctx, &j->s) : scan_bare(j->ctx, &j->s);
     if (!kind) {
         explain(j);
-        return POLICY_PASS;
+        return JUDGED_PASS;
     }
+    j->s.ip_at = j->s.at;
     j->cells = bpf_map_lookup_elem(&policy, &zero);
     if (!j->cells) {
-        return POLICY_DROP; /* no policy: it was never loaded, and this never attached */
+        return JUDGED_DROP; /* no policy: it was never loaded, and this never attached */
     }
     const union blob_cell *one = cell(j->cells, 0), *two = cell(j->cells, 1);
     if (!one || !two) {
-        return POLICY_DROP;
+        return JUDGED_DROP;
     }
     __builtin_memcpy(&j->h, one, 32);
     __builtin_memcpy((char *)&j->h + 32, two, 32);
     if (decide(j, kind == 6) < 0) {
-        return POLICY_DROP;
+        return JUDGED_DROP;
     }
     if (j->h.flags & BLOB_MODE_MONITOR) {
         j->d.verdict = POLICY_PASS;
@@ -203,23 +208,26 @@ always_inline int judge(struct judge *j)
     if (j->d.reason != REASON_OTHER) {
         count(j);
     }
-    if (j->d.would != POLICY_PASS) {
-        remember(j);
-    }
     explain(j);
-    return j->d.verdict;
+    if (j->d.would == POLICY_PASS || !remember(j)) {
+        return j->d.verdict == POLICY_PASS ? JUDGED_PASS : JUDGED_DROP;
+    }
+    int answered = j->h.refuse_with == BLOB_RESET        ? answer_reset(j->ctx, &j->s, j->ether)
+                   : j->h.refuse_with == BLOB_PROHIBITED ? answer_prohibited(j->ctx, &j->s, j->ether)
+                                                         : 0;
+    return answered ? JUDGED_ANSWER : JUDGED_DROP;
 }
 
 #ifdef GATE_TC
 #define PASS       (-1) /* TC_ACT_UNSPEC: whoever else sits on the device has its say */
 #define DROP       2    /* TC_ACT_SHOT */
-#define LENGTH(c)  ((c)->len)
+#define ANSWER(c)  bpf_redirect((c)->ifindex, gate_egress ? BPF_F_INGRESS : 0) /* TC_ACT_REDIRECT */
 #define IFINDEX(c) ((c)->ifindex)
 #define SECTION    SEC("tc")
 #else
 #define PASS       XDP_PASS
 #define DROP       XDP_DROP
-#define LENGTH(c)  bpf_xdp_get_buff_len(c)
+#define ANSWER(c)  XDP_TX
 #define IFINDEX(c) ((c)->ingress_ifindex)
 #define SECTION    SEC("xdp.frags")
 #endif
@@ -233,7 +241,8 @@ always_inline int run(struct context *ctx, __u32 ether)
     }
     struct judge j = {.ctx = ctx, .ether = ether, .ifindex = IFINDEX(ctx)};
     j.s.end = LENGTH(ctx);
-    return judge(&j) == POLICY_PASS ? PASS : DROP;
+    enum judged judged = judge(&j);
+    return judged == JUDGED_PASS ? PASS : judged == JUDGED_DROP ? DROP : ANSWER(ctx);
 }
 
 SECTION int gate_ether(struct context *ctx)

@@ -61,6 +61,7 @@ static int keep(struct gate_kind kind, const struct bpf_program *program, struct
         return -errno;                                                                                                 \
     }                                                                                                                  \
     o->rodata->gate_uplink = kind.uplink;                                                                              \
+    o->rodata->gate_egress = kind.egress;                                                                              \
     o->rodata->gate_explain = kind.explain;                                                                            \
     struct bpf_program *wanted = kind.ip ? o->progs.gate_ip : o->progs.gate_ether;                                     \
     struct bpf_map *const maps[] = {o->maps.policy,  o->maps.rows,   o->maps.reasons,                                  \

@@ -18,6 +18,7 @@
 struct gate_kind {
     bool tc;      /* else XDP */
     bool ip;      /* a device without Ethernet headers */
+    bool egress;  /* TC only: where packets leave the device */
     bool uplink;  /* judges the uplink side */
     bool explain; /* for tests and `gate test`: gate_program_run() gives the judgement */
 };

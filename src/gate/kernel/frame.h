@@ -22,11 +22,13 @@
 #define ETHER_PPPOE 0x8864
 
 #define PROTO_HOPOPTS  0
+#define PROTO_ICMP     1
 #define PROTO_IPV4     4
 #define PROTO_TCP      6
 #define PROTO_IPV6     41
 #define PROTO_ROUTING  43
 #define PROTO_FRAGMENT 44
+#define PROTO_ICMPV6   58
 #define PROTO_AH       51
 #define PROTO_DSTOPTS  60
 #define PROTO_MOBILITY 135
@@ -49,6 +51,7 @@
 
 /* Set before the program is loaded. */
 const volatile __u32 gate_uplink = 0;  /* judges the uplink side */
+const volatile __u32 gate_egress = 0;  /* TC: sits where packets leave, so that an answer turns back inwards */
 const volatile __u32 gate_explain = 0; /* a test: leaves its judgement in `judgement` */
 
 struct cells {
@@ -126,6 +129,8 @@ struct scan {
     __u32 fragment;                 /* it, or one around it, is a fragment */
     __u32 routed;                   /* source-routed */
     __u32 v6;                       /* of the packet read last */
+    __u32 depth;                    /* of tunnels */
+    __u32 ip_at, ppp;               /* where the outermost packet begins; octets of the PPP protocol before it */
     __u32 source_port, port, flags; /* flags: of TCP, or ~0: not there */
     struct address source, destination;
 };

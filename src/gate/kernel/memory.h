@@ -106,6 +106,7 @@ no_inline int tell(const struct judge *j, struct gate_source *source)
     return 0;
 }
 
+/* 1: an answer to it is on time. */
 no_inline int remember(const struct judge *j)
 {
     const struct scan *s = &j->s;
@@ -123,7 +124,9 @@ no_inline int remember(const struct judge *j)
     source->last_ns = bpf_ktime_get_boot_ns();
     source->row = j->subject.class_.counter;
     source->reason = j->d.reason;
-    return tell(j, source);
+    tell(j, source);
+    __u64 apart = j->h.resets_per_second ? 1000000000ULL / j->h.resets_per_second : 0;
+    return apart && j->d.verdict == POLICY_REFUSE && rate_take(&source->answer_ns, apart, 1000000000ULL);
 }
 
 always_inline void explain(const struct judge *j)

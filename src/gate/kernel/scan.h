@@ -242,6 +242,7 @@ read_once int scan_ether(struct context *ctx, struct scan *s)
         size = 2;
     }
     s->at = at + size;
+    s->ppp = size;
     return protocol == 0x21 ? 4 : protocol == 0x57 ? 6 : 0;
 }
 
