@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@
 #define TEXT_MAX      (8U * 1024U * 1024U)
 #define TLS_MAX       1024
 #define INSTANCES_MAX 64
+#define HEAP_KEPT     (2 * 1024 * 1024)
 
 struct child_frame {
     struct child child;
@@ -353,6 +355,10 @@ int child_run(enum master_role role, uint32_t instance, const struct child_ops *
     static uv_loop_t loop;
     (void)umask(077);
     (void)signal(SIGPIPE, SIG_IGN);
+    /* What is freed is soon needed again: pages given back to the kernel and faulted in anew cost more than the copies.
+     */
+    (void)mallopt(M_TRIM_THRESHOLD, HEAP_KEPT);
+    (void)mallopt(M_MMAP_THRESHOLD, HEAP_KEPT / 8);
     log_open(master_role_name(role), LOG_LEVEL_INFO, -1);
     if (uv_loop_init(&loop) != 0) {
         log_fatal("no event loop", ENOMEM);

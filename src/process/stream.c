@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #define READ_ROOM      (16U * 1024U)
-#define READ_ROOM_FAST (128U * 1024U)
+#define READ_ROOM_FAST (64U * 1024U)
 #define IN_MAX         (512U * 1024U)
 #define OUT_MAX        (4U * 1024U * 1024U)
 
@@ -180,6 +180,15 @@ static ssize_t read_octets(struct stream *s, uint8_t *room, size_t len)
     return n;
 }
 
+/* The buffer of an idle stream is given back. An AUTH line may have stood in it; not in a large one, which messages
+ * fill, and which is not worth the wiping. */
+static void give_back(struct stream *s)
+{
+    if (s->in.len == 0) {
+        (s->in.cap < READ_ROOM_FAST ? buf_wipe : buf_fini)(&s->in);
+    }
+}
+
 /* Offers what is there. false: freed, ended, or TLS began and what was left is void. */
 static bool offer(struct stream *s)
 {
@@ -198,9 +207,7 @@ static bool offer(struct stream *s)
             break;
         }
     }
-    if (s->in.len == 0) {
-        buf_wipe(&s->in);
-    }
+    give_back(s);
     return true;
 }
 
@@ -209,6 +216,9 @@ static void on_readable(struct stream *s)
     bool dry = false;
     for (int turn = 0; turn < 8 && !s->paused; turn++) { /* a busy peer gives others their turn */
         uint8_t *room;
+        if (s->in.cap < s->read_room) {
+            give_back(s); /* wiped before it grows */
+        }
         if (buf_reserve(&s->in, s->read_room, &room) < 0) {
             return; /* the owner takes nothing: it must pause; we wait with it */
         }
@@ -230,9 +240,7 @@ static void on_readable(struct stream *s)
             break;
         }
     }
-    if (s->in.len == 0) {
-        buf_wipe(&s->in);
-    }
+    give_back(s);
     if (s->state == STREAM_TLS && !dry && !s->paused && SSL_has_pending(s->ssl)) {
         stream_read_resume(
             s); /* what OpenSSL holds already, no poll will tell of; but the rest of a record, one will */

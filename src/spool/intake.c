@@ -7,7 +7,7 @@
 #include "spool/spool_int.h"
 
 #define PRESSURE_ON      (16U * 1024U * 1024U) /* gathered and not durable */
-#define PRESSURE_STREAMS (4U * 1024U * 1024U)
+#define PRESSURE_STREAMS (2U * 1024U * 1024U)
 
 void spool_refuse(struct spool *sp, uint64_t ticket, uint64_t id, int error)
 {

@@ -20,7 +20,8 @@
 #include "submit/submit_int.h"
 
 #define HEADER_ADDED_MAX   8192U
-#define SPOOL_PENDING_HIGH (4U * 1024U * 1024U)
+#define SPOOL_PENDING_HIGH (512U * 1024U)
+#define CHUNK_DIRECT       (16U * 1024U) /* a run of so many octets is a chunk of its own */
 /* Octets of messages in this process: from here on even small ones stream to the disk; at twice that, no more is taken.
  */
 #define HELD_HIGH (64U * 1024U * 1024U)
@@ -358,6 +359,24 @@ static void send_chunks(struct submit *sb, struct transaction *t)
     count_held(sb, t);
 }
 
+/* Octets of a streaming message. A long run goes to the spool from where it was read; short ones (dots, BDAT) gather.
+ */
+static int stream_octets(struct submit *sb, struct transaction *t, struct span octets)
+{
+    if (t->octets.len == 0 && octets.len >= CHUNK_DIRECT && octets.len <= SPOOL_CHUNK_MAX) {
+        (void)FAULT_POINT("submit.chunk");
+        int r = channel_send(sb->spool, SPOOL_CHUNK, t->id, octets, -1);
+        t->streamed += r < 0 ? 0 : octets.len;
+        return r;
+    }
+    int r = buf_append(&t->octets, octets.ptr, octets.len);
+    count_held(sb, t);
+    if (t->octets.len >= SPOOL_CHUNK_MAX) {
+        send_chunks(sb, t);
+    }
+    return r;
+}
+
 static void begin_large(struct session *s, struct transaction *t)
 {
     struct spool_begin begin = {.envelope = envelope_of(s, t), .declared = t->declared};
@@ -453,7 +472,9 @@ enum smtp_body_verdict intake_body(struct session *s, struct span octets)
                        (struct span){0});
         return SMTP_BODY_MORE;
     }
-    if (buf_append(&t->octets, octets.ptr, octets.len) < 0) {
+    int r =
+        t->stage == INTAKE_LARGE ? stream_octets(s->submit, t, octets) : buf_append(&t->octets, octets.ptr, octets.len);
+    if (r < 0) {
         message_refuse(s, no_memory(), "memory", (struct span){0});
         return SMTP_BODY_MORE;
     }
@@ -471,8 +492,6 @@ enum smtp_body_verdict intake_body(struct session *s, struct span octets)
     }
     if (t->stage == INTAKE_SMALL && (t->octets.len > SPOOL_INLINE_MAX || s->submit->held > HELD_HIGH)) {
         begin_large(s, t);
-    } else if (t->stage == INTAKE_LARGE && t->octets.len >= SPOOL_CHUNK_MAX) {
-        send_chunks(s->submit, t);
     }
     if (t->stage == INTAKE_LARGE && channel_pending(s->submit->spool) > SPOOL_PENDING_HIGH) {
         t->waits_for_spool = true;

@@ -511,7 +511,7 @@ static void on_tls_ready(void *arg)
     bool certificate = SSL_get0_peer_certificate(ssl) != NULL && SSL_get_verify_result(ssl) == X509_V_OK;
     struct smtp_server_tls tls = {
         .client_certificate = certificate,
-        .binding = submit_tls_exporter(ssl, binding) > 0 || submit_tls_server_end_point(ssl, binding) > 0,
+        .binding = SSL_version(ssl) >= TLS1_3_VERSION || submit_tls_server_end_point(ssl, binding) > 0,
     };
     s->phase = PHASE_DIALOGUE;
     smtp_server_tls_started(s->smtp, &tls);

@@ -26,21 +26,25 @@ struct tls_identity {
     SSL_CTX *context;
 };
 
+/* Ticket keys of a day: HKDF (RFC 5869) over the secret, so that no worker has to ask another for them. */
+struct ticket_key {
+    uint64_t day; /* since the epoch; 0: none yet */
+    struct {
+        uint8_t name[16], aes[32], hmac[32];
+    } octets;
+};
+
 struct submit_tls {
     struct tls_identity *identities;
     size_t count;
     X509_STORE *client_ca;
     uint8_t
         ticket_secret[TICKET_SECRET]; /* from the default private key: the same in every worker, and after a restart */
+    struct ticket_key ticket_keys[2]; /* made once a day each: at day % 2 */
     bool tickets;
 };
 
-/* Ticket keys of a day: HKDF (RFC 5869) over the secret, so that no worker has to ask another for them. */
-struct ticket_key {
-    uint8_t name[16], aes[32], hmac[32];
-};
-
-static int ticket_key_of(const struct submit_tls *tls, uint64_t day, struct ticket_key *ret)
+static int ticket_key_make(const struct submit_tls *tls, uint64_t day, struct ticket_key *ret)
 {
     EVP_KDF *kdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
     EVP_KDF_CTX *ctx = EVP_KDF_CTX_new(kdf);
@@ -50,43 +54,49 @@ static int ticket_key_of(const struct submit_tls *tls, uint64_t day, struct tick
         OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, &day, sizeof(day)),
         OSSL_PARAM_construct_end(),
     };
-    int r = ctx != NULL && EVP_KDF_derive(ctx, (unsigned char *)ret, sizeof(*ret), params) == 1 ? 0 : -EINVAL;
+    int r = ctx != NULL && EVP_KDF_derive(ctx, (unsigned char *)&ret->octets, sizeof(ret->octets), params) == 1
+                ? 0
+                : -EINVAL;
+    ret->day = r == 0 ? day : 0;
     EVP_KDF_CTX_free(ctx);
     EVP_KDF_free(kdf);
     return r;
+}
+
+static struct ticket_key *ticket_key_of(struct submit_tls *tls, uint64_t day)
+{
+    struct ticket_key *key = &tls->ticket_keys[day % 2];
+    return key->day == day || ticket_key_make(tls, day, key) == 0 ? key : NULL;
 }
 
 /* Today's key makes tickets; yesterday's still opens them, and asks for a new one. */
 static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac,
                      int make)
 {
-    const struct submit_tls *tls = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+    struct submit_tls *tls = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
     uint64_t today = clock_wall_ms() / DAY_MS;
-    int r = make ? -1 : 0;
-    struct ticket_key key;
     for (uint64_t age = 0; age < (make ? 1U : 2U); age++) {
-        if (ticket_key_of(tls, today - age, &key) < 0 || (!make && memcmp(name, key.name, sizeof(key.name)) != 0)) {
+        struct ticket_key *key = ticket_key_of(tls, today - age);
+        if (key == NULL || (!make && memcmp(name, key->octets.name, sizeof(key->octets.name)) != 0)) {
             continue;
         }
         OSSL_PARAM params[] = {
-            OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY, key.hmac, sizeof(key.hmac)),
+            OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY, key->octets.hmac, sizeof(key->octets.hmac)),
             OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, "SHA256", 0),
             OSSL_PARAM_construct_end(),
         };
         if (EVP_MAC_CTX_set_params(mac, params) != 1) {
             break;
         }
-        if (make) {
-            memcpy(name, key.name, sizeof(key.name));
-            r = RAND_bytes(iv, 16) == 1 && EVP_EncryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, key.aes, iv) == 1 ? 1
-                                                                                                                 : -1;
-        } else {
-            r = EVP_DecryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, key.aes, iv) == 1 ? 1 + (int)age : -1;
+        if (!make) {
+            return EVP_DecryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, key->octets.aes, iv) == 1 ? 1 + (int)age : -1;
         }
-        break;
+        memcpy(name, key->octets.name, sizeof(key->octets.name));
+        bool good =
+            RAND_bytes(iv, 16) == 1 && EVP_EncryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, key->octets.aes, iv) == 1;
+        return good ? 1 : -1;
     }
-    explicit_bzero(&key, sizeof(key));
-    return r;
+    return make ? -1 : 0;
 }
 
 static int on_server_name(SSL *ssl, int *alert, void *arg)
@@ -267,6 +277,7 @@ void submit_tls_free(struct submit_tls **tlsp)
     free(tls->identities);
     X509_STORE_free(tls->client_ca);
     explicit_bzero(tls->ticket_secret, sizeof(tls->ticket_secret));
+    explicit_bzero(tls->ticket_keys, sizeof(tls->ticket_keys));
     free(tls);
 }
 
