@@ -32,6 +32,7 @@ declare -gA _kidoban_verbs=(
     ["gate test"]="--from --to --port --source-port --side --json"
     ["gate replay"]="--pcap --side --engine"
     ["gate diff"]="--pcap --side --json"
+    ["export"]="--budget"
     ["version"]=""
 )
 
@@ -56,7 +57,7 @@ _kidoban() {
     --to) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
     --pcap) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
     --side) mapfile -t COMPREPLY < <(compgen -W "subscriber uplink" -- "$current"); return ;;
-    --from | --port | --source-port | --engine | --identity | --reason | --account | --domain | --count) return ;;
+    --budget | --from | --port | --source-port | --engine | --identity | --reason | --account | --domain | --count) return ;;
     esac
     _kidoban_words
     for verb in "${!_kidoban_verbs[@]}"; do

@@ -95,6 +95,9 @@ complete -c kidoban -n '__kidoban_verb gate replay' -l engine -x
 complete -c kidoban -n '__kidoban_before gate' -a diff -d 'which packets another configuration would judge otherwise'
 complete -c kidoban -n '__kidoban_verb gate diff' -l pcap -r -F
 complete -c kidoban -n '__kidoban_verb gate diff' -l side -x -a 'subscriber uplink'
+complete -c kidoban -n '__kidoban_before' -a export -d 'the policy of the gate for other routers'
+complete -c kidoban -n '__kidoban_verb export' -l budget -x
+complete -c kidoban -n '__kidoban_before export' -a 'nft flowspec junos iosxr routeros'
 complete -c kidoban -n '__kidoban_before' -a version -d 'which version this is'
 complete -c kidoban -n '__kidoban_before account identity' -a 'add remove'
 complete -c kidoban -n '__kidoban_before account certificate' -a 'add remove'

@@ -54,6 +54,8 @@ static const struct cli_verb verbs[] = {
      "judge every packet of a capture, a JSON line each", cli_gate_replay, "--pcap --side --engine"},
     {"gate diff", "OLD NEW --pcap FILE --side subscriber|uplink",
      "which packets another configuration would judge otherwise", cli_gate_diff, "--pcap --side --json"},
+    {"export", "nft|flowspec|junos|iosxr|routeros [--budget N]", "the policy of the gate for other routers", cli_export,
+     "--budget"},
     {"version", "", "which version this is", cli_version, ""},
 };
 #define VERBS (sizeof(verbs) / sizeof(verbs[0]))

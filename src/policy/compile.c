@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "policy/items.h"
+
 #define CELLS_MAX  (UINT32_C(1) << 28) /* lanes are numbered in 32 bits, and entries in 31 */
 #define LANES      8U
 #define ROOT_CELLS (BLOB_ROOT_ENTRIES / LANES)
@@ -67,45 +69,6 @@ void policy_rows_fini(struct policy_rows *rows)
     *rows = (struct policy_rows){0};
 }
 
-/* Items: what is put into a trie, in the order in which the later covers the earlier. */
-
-typedef unsigned __int128 address_key; /* an address, its first bit the uppermost */
-#define KEY_BITS 128U
-
-enum item_kind { ITEM_CLASS, ITEM_EXEMPTION, ITEM_SET };
-
-struct item {
-    address_key key;
-    uint8_t bits;
-    uint8_t kind;   /* enum item_kind */
-    uint32_t value; /* class, exemption or set */
-};
-
-static struct item item_of(const struct policy_prefix *p, enum item_kind kind, uint32_t value)
-{
-    struct item i = {.bits = p->bits, .kind = (uint8_t)kind, .value = value};
-    for (size_t k = 0; k < sizeof(p->bytes); k++) {
-        i.key = i.key << 8 | p->bytes[k];
-    }
-    return i;
-}
-
-/* Among the same prefixes exemptions come after classes: they win. */
-static int compare_items(const void *a, const void *b)
-{
-    const struct item *x = a, *y = b;
-    if (x->key != y->key) {
-        return x->key < y->key ? -1 : 1;
-    }
-    if (x->bits != y->bits) {
-        return x->bits < y->bits ? -1 : 1;
-    }
-    if (x->kind != y->kind) {
-        return x->kind < y->kind ? -1 : 1;
-    }
-    return x->value < y->value ? -1 : x->value > y->value;
-}
-
 /* The blob as it grows. */
 
 struct builder {
@@ -156,51 +119,30 @@ static void add_leaf(struct builder *b, uint32_t value)
     b->leaves[b->leaves_count++] = value;
 }
 
-/* Leaves as they change from an outer prefix to an inner one. */
-
-static uint32_t later_exemption(const struct builder *b, uint32_t outer, uint32_t inner)
-{
-    const struct policy_exemption *e = b->p->exemptions;
-    return outer != 0 && e[outer - 1].until_ns > e[inner - 1].until_ns ? outer : inner;
-}
-
-static uint32_t leaf_under(const struct builder *b, uint32_t leaf, const struct item *i)
-{
-    switch ((enum item_kind)i->kind) {
-    case ITEM_CLASS:
-        return i->value;
-    case ITEM_EXEMPTION:
-        return BLOB_CLASS(leaf) | later_exemption(b, BLOB_EXEMPTION(leaf), i->value) << BLOB_CLASS_BITS;
-    case ITEM_SET:
-        return leaf | 1U << i->value;
-    }
-    return leaf;
-}
-
 /* One step of a trie: the items of one prefix of `depth` bits, all of them longer. Those that end within the step
  * colour the leaves of its slots; the others, which follow in the order of their slots, go on below. */
 
-static unsigned slot_of(address_key k, unsigned depth, unsigned step)
+static unsigned slot_of(policy_key k, unsigned depth, unsigned step)
 {
-    address_key rest = k << depth;
-    return (unsigned)(rest >> (KEY_BITS - step));
+    policy_key rest = k << depth;
+    return (unsigned)(rest >> (POLICY_KEY_BITS - step));
 }
 
-static void colour(const struct builder *b, uint32_t *leaves, unsigned depth, unsigned step, const struct item *items,
-                   size_t count)
+static void colour(const struct builder *b, uint32_t *leaves, unsigned depth, unsigned step,
+                   const struct policy_item *items, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         if (items[i].bits <= depth + step) {
             unsigned first = slot_of(items[i].key, depth, step), width = 1U << (depth + step - items[i].bits);
             for (unsigned k = first; k < first + width; k++) {
-                leaves[k] = leaf_under(b, leaves[k], &items[i]);
+                leaves[k] = policy_item_under(b->p, leaves[k], &items[i]);
             }
         }
     }
 }
 
 /* The next run, at or behind *at, of items that go on below one slot. Its length, 0: there is none. */
-static size_t next_run(const struct item *items, size_t count, unsigned depth, unsigned step, size_t *at)
+static size_t next_run(const struct policy_item *items, size_t count, unsigned depth, unsigned step, size_t *at)
 {
     size_t first = *at;
     while (first < count && items[first].bits <= depth + step) {
@@ -215,7 +157,7 @@ static size_t next_run(const struct item *items, size_t count, unsigned depth, u
     return end - first;
 }
 
-static uint64_t children_of(const struct item *items, size_t count, unsigned depth)
+static uint64_t children_of(const struct policy_item *items, size_t count, unsigned depth)
 {
     uint64_t children = 0;
     for (size_t i = 0; i < count; i++) {
@@ -228,7 +170,7 @@ static uint64_t children_of(const struct item *items, size_t count, unsigned dep
 
 /* Fills the node at cell `at`. Its children are one run of cells, so they are taken before any of them is filled. The
  * depth of this is that of the tries: 20. */
-static void build_node(struct builder *b, uint32_t at, unsigned depth, uint32_t leaf, const struct item *items,
+static void build_node(struct builder *b, uint32_t at, unsigned depth, uint32_t leaf, const struct policy_item *items,
                        size_t count)
 {
     uint32_t leaves[SLOTS], last = 0;
@@ -257,7 +199,7 @@ static void build_node(struct builder *b, uint32_t at, unsigned depth, uint32_t 
     }
 }
 
-static void build_root(struct builder *b, uint32_t at, const struct item *items, size_t count)
+static void build_root(struct builder *b, uint32_t at, const struct policy_item *items, size_t count)
 {
     uint32_t *leaves = calloc(BLOB_ROOT_ENTRIES, sizeof(*leaves));
     if (leaves == NULL) {
@@ -281,57 +223,25 @@ static void build_root(struct builder *b, uint32_t at, const struct item *items,
 
 /* Tries */
 
-static size_t collect_sources(const struct policy *p, const uint16_t *numbers, bool v6, struct item *items)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < p->sources_count; i++) {
-        if (p->sources[i].prefix.v6 == v6) {
-            items[count++] = item_of(&p->sources[i].prefix, ITEM_CLASS, numbers[p->sources[i].class_]);
-        }
-    }
-    for (size_t i = 0; i < p->exemptions_count; i++) {
-        if (p->exemptions[i].prefix.v6 == v6) {
-            items[count++] = item_of(&p->exemptions[i].prefix, ITEM_EXEMPTION, (uint32_t)i + 1);
-        }
-    }
-    return count;
-}
-
-static size_t collect_destinations(const struct policy *p, bool v6, struct item *items)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < p->destinations_count; i++) {
-        if (p->destinations[i].prefix.v6 == v6) {
-            items[count++] = item_of(&p->destinations[i].prefix, ITEM_SET, p->destinations[i].set);
-        }
-    }
-    return count;
-}
-
-static void build_trie(struct builder *b, uint32_t at, struct item *items, size_t count)
-{
-    if (count > 1) {
-        qsort(items, count, sizeof(*items), compare_items);
-    }
-    if (b->error == 0) {
-        build_root(b, at, items, count);
-    }
-}
-
 static void build_tries(struct builder *b, const struct blob_header *h, const uint16_t *numbers)
 {
-    const struct policy *p = b->p;
-    size_t sources = p->sources_count + p->exemptions_count;
-    size_t most = sources > p->destinations_count ? sources : p->destinations_count;
-    struct item *items = malloc((most + 1) * sizeof(*items));
+    const struct {
+        uint32_t at;
+        bool destinations, v6;
+    } tries[] = {{h->source4_at, false, false},
+                 {h->source6_at, false, true},
+                 {h->dest4_at, true, false},
+                 {h->dest6_at, true, true}};
+    struct policy_item *items = policy_items_room(b->p);
     if (items == NULL) {
         b->error = -ENOMEM;
         return;
     }
-    build_trie(b, h->source4_at, items, collect_sources(p, numbers, false, items));
-    build_trie(b, h->source6_at, items, collect_sources(p, numbers, true, items));
-    build_trie(b, h->dest4_at, items, collect_destinations(p, false, items));
-    build_trie(b, h->dest6_at, items, collect_destinations(p, true, items));
+    for (size_t i = 0; i < sizeof(tries) / sizeof(tries[0]) && b->error == 0; i++) {
+        size_t count = tries[i].destinations ? policy_items_of_destinations(b->p, tries[i].v6, items)
+                                             : policy_items_of_sources(b->p, tries[i].v6, numbers, items);
+        build_root(b, tries[i].at, items, count);
+    }
     free(items);
 }
 

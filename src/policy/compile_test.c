@@ -16,6 +16,7 @@
 
 #include "policy/blob_read.h"
 #include "policy/evaluate.h"
+#include "policy/ranges.h"
 
 static uint64_t seed;
 
@@ -243,6 +244,121 @@ static void test_random_policies(void **state)
     }
 }
 
+/* Ranges: the same leaves again, and lists of prefixes that say the same. */
+
+static policy_key key_of(const struct policy_address *a)
+{
+    policy_key k = 0;
+    for (unsigned i = 0; i < sizeof(a->bytes); i++) {
+        k = k << 8 | a->bytes[i];
+    }
+    return k;
+}
+
+static uint32_t leaf_in(const struct policy_ranges *r, const struct policy_address *a)
+{
+    policy_key k = key_of(a);
+    for (size_t i = 0; i < r->count; i++) {
+        if (k >= r->list[i].first && k <= r->list[i].last) {
+            return r->list[i].leaf;
+        }
+    }
+    fail_msg("an address without a range");
+    return 0;
+}
+
+struct listed {
+    struct policy_prefix prefix;
+    uint32_t leaf;
+};
+struct list {
+    struct listed *all;
+    size_t count;
+};
+
+static void add_listed(void *arg, const struct policy_prefix *prefix, uint32_t leaf)
+{
+    struct list *l = arg;
+    l->all = realloc(l->all, (l->count + 1) * sizeof(*l->all));
+    assert_non_null(l->all);
+    l->all[l->count++] = (struct listed){*prefix, leaf};
+}
+
+static uint32_t longest_in(const struct list *l, const struct policy_address *a, size_t *ret_matches)
+{
+    int bits = -1;
+    uint32_t leaf = 0;
+    *ret_matches = 0;
+    for (size_t i = 0; i < l->count; i++) {
+        if (policy_prefix_contains(&l->all[i].prefix, a)) {
+            (*ret_matches)++;
+            leaf = (int)l->all[i].prefix.bits > bits ? l->all[i].leaf : leaf;
+            bits = (int)l->all[i].prefix.bits > bits ? l->all[i].prefix.bits : bits;
+        }
+    }
+    return leaf;
+}
+
+static uint32_t class_only(const void *arg, uint32_t leaf)
+{
+    (void)arg;
+    return BLOB_CLASS(leaf);
+}
+
+static void check_ranges(const struct made *m, const struct blob *b, bool v6)
+{
+    struct policy_ranges sources, sets;
+    struct list apart = {0}, longest = {0};
+    assert_int_equal(policy_ranges_of_sources(&m->p, v6, &sources), 0);
+    assert_int_equal(policy_ranges_of_destinations(&m->p, v6, &sets), 0);
+    struct policy_address a[200] = {0};
+    for (size_t i = 0; i < 200; i++) {
+        a[i].v6 = v6;
+        for (unsigned k = 0; k < (v6 ? 16 : 4); k++) {
+            a[i].bytes[k] = (uint8_t)draw(256);
+        }
+        if (i % 2 == 0 && m->p.sources_count > 0) {
+            const struct policy_prefix *p = &m->sources[draw(m->p.sources_count)].prefix;
+            memcpy(a[i].bytes, p->bytes, p->v6 == v6 ? sizeof(a[i].bytes) : 0);
+        }
+        assert_int_equal(leaf_in(&sources, &a[i]), blob_source_find(b, &a[i]));
+        assert_int_equal(leaf_in(&sets, &a[i]), blob_destination_find(b, &a[i]));
+    }
+    policy_ranges_map(&sources, class_only, NULL);
+    for (size_t i = 0; i < sources.count; i++) {
+        policy_range_prefixes(sources.list[i].first, sources.list[i].last, v6, sources.list[i].leaf, add_listed,
+                              &apart);
+    }
+    policy_ranges_longest_match(&sources, add_listed, &longest);
+    assert_true(longest.count <= apart.count && longest.count <= m->p.sources_count);
+    for (size_t i = 0; i < 200; i++) {
+        size_t matches;
+        assert_int_equal(longest_in(&apart, &a[i], &matches), BLOB_CLASS(blob_source_find(b, &a[i])));
+        assert_int_equal(matches, 1);
+        assert_int_equal(longest_in(&longest, &a[i], &matches), BLOB_CLASS(blob_source_find(b, &a[i])));
+    }
+    free(apart.all);
+    free(longest.all);
+    policy_ranges_fini(&sources);
+    policy_ranges_fini(&sets);
+}
+
+static void test_ranges(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 30; round++) {
+        struct made *m = made_new();
+        struct policy_blob blob;
+        struct blob b;
+        fill(m, draw(60));
+        compile(m, &blob, &b);
+        check_ranges(m, &b, false);
+        check_ranges(m, &b, true);
+        free(blob.cells);
+        free(m);
+    }
+}
+
 /* An exemption that is longer and ends sooner leaves the shorter one in force; a class between them does not. */
 static void test_nested_exemptions(void **state)
 {
@@ -401,9 +517,10 @@ int main(void)
 {
     const char *given = getenv("KIDOBAN_SEED");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random_policies),    cmocka_unit_test(test_nested_exemptions),
-        cmocka_unit_test(test_families),           cmocka_unit_test(test_rows_are_kept),
-        cmocka_unit_test(test_header_and_classes), cmocka_unit_test(test_damaged_blob),
+        cmocka_unit_test(test_random_policies), cmocka_unit_test(test_nested_exemptions),
+        cmocka_unit_test(test_ranges),          cmocka_unit_test(test_families),
+        cmocka_unit_test(test_rows_are_kept),   cmocka_unit_test(test_header_and_classes),
+        cmocka_unit_test(test_damaged_blob),
     };
     seed = given != NULL ? strtoull(given, NULL, 10) : (uint64_t)time(NULL) * 2654435761U + 1;
     seed = seed != 0 ? seed : 1;
