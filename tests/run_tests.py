@@ -219,6 +219,7 @@ CRASH = {  # stage: what it gets in ./test, and in --long
     "kills": ({"KIDOBAN_CRASH_KILLS": "220"}, {"KIDOBAN_CRASH_KILLS": "5000"}),
     "cuts": ({"KIDOBAN_CRASH_CUTS": "10"}, {"KIDOBAN_CRASH_CUTS": "100"}),
     "errors": ({}, {"KIDOBAN_CRASH_LONG": "1"}),
+    "invariants": ({}, {"KIDOBAN_CRASH_LONG": "1"}),
 }
 crash_runs = {}
 chosen = []  # stages of this run
@@ -329,6 +330,7 @@ STAGES = [
     ("kills", "every process killed at every step", lambda: crash("kills")),
     ("cuts", "power cuts on ext4 and XFS", lambda: crash("cuts")),
     ("errors", "errors into a running daemon", lambda: crash("errors")),
+    ("invariants", "I1 to I12", lambda: crash("invariants")),
 ]
 
 LONG = {"system-asan"}  # only with --long, or when named

@@ -57,6 +57,7 @@ class Ledger:
         self.bounced = collections.defaultdict(list)     # key -> times
         self.deferred = set()                            # (key, recipient) that had their 450
         self.ids = {}
+        self.damaged = set()                             # keys of which the sender was told that the disk lost them
         self.wrong = []                                  # torn, foreign, impossible
         self.crashes = []                                # (from, until, what, may repeat deliveries)
         self.refusals = collections.Counter()
@@ -102,7 +103,11 @@ class Ledger:
             self.wrong.append(f"a torn bounce for {recipients}")
         for recipient in recipients:
             key = recipient.partition("+")[2].partition("@")[0]
-            if not re.search(rb"^Final-Recipient: *rfc822; *never\+" + re.escape(key.encode()) + rb"\.", octets, re.M | re.I):
+            of = rb"^Final-Recipient: *rfc822; *%s\+" + re.escape(key.encode()) + rb"\."
+            if b"damaged on our disk" in octets and re.search(of % b"[a-z]+", octets, re.M | re.I):
+                self.damaged.add(key)
+                continue
+            if not re.search(of % b"never", octets, re.M | re.I):
                 self.wrong.append(f"a bounce for {recipient} is about another message")
             self.bounced[key].append(now)
 
@@ -146,6 +151,7 @@ class Ledger:
     def judge(self, concurrent):
         """Raises what is wrong. concurrent: deliveries that can be in flight at once."""
         missing, repeats = self.missing(), self.repeats()
+        assert not self.damaged, f"damaged on disk: {self.damaged}"
         assert not self.wrong, f"{len(self.wrong)} wrong: {self.wrong[:5]}"
         assert not missing, f"{len(missing)} of {len(self.promised)} promised messages are missing: " + ", ".join(
             f"{k} ({self.promised[k].id}) for {r}" for k, r in missing[:5])
