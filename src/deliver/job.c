@@ -85,7 +85,7 @@ size_t files_count(const struct files *f)
 }
 
 static size_t memory;
-static TAILQ_HEAD(, job) all = TAILQ_HEAD_INITIALIZER(all);
+static TAILQ_HEAD(jobs, job) all = TAILQ_HEAD_INITIALIZER(all);
 
 struct job *job_next(const struct job *j, uint64_t id)
 {
