@@ -34,7 +34,7 @@ MAY = {
     "deliver": BASE | {"process", "smtp", "message", "policy"},
     "submit": BASE | {"process", "smtp", "message", "policy"},
     "master": BASE | {"process"},
-    "cli": BASE | {"policy"},
+    "cli": BASE | {"policy", "gate"},
 }
 # The command reads a spool whose daemon is down.
 ALSO = {("src/cli/offline.c", "spool/offline.h")}

@@ -1,6 +1,7 @@
 /*
  * `kidoban gate replay` judges every packet of a capture; `kidoban gate diff` says which of them another policy would
- * judge otherwise. Neither needs an interface, a daemon or rights. Rates run by the capture's own clock.
+ * judge otherwise. Neither needs an interface or a daemon, and only the kernel's engine needs rights. The reference's
+ * rates run by the capture's own clock; where the kernel judges too, every connection is its subject's first.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -9,20 +10,15 @@
 
 #include "cli/capture.h"
 #include "cli/gate.h"
+#include "cli/gate_kernel.h"
 
-/* One judge of packets, in the order in which a capture has them. Another engine is another row. */
-struct engine {
-    const char *name;
-    void (*judge)(const struct policy *p, const struct policy_question *q, struct policy_judgement *ret);
-};
+enum engine { ENGINE_REFERENCE, ENGINE_KERNEL, ENGINE_BOTH, ENGINES };
 
-static const struct engine engines[] = {
-    {"reference", policy_evaluate},
-};
+static const char *const engine_names[ENGINES] = {"reference", "kernel", "both"};
 
 struct options {
     const char *pcap;
-    const struct engine *engine;
+    enum engine engine;
     enum packet_side side;
     bool side_given;
     const char *old, *new; /* diff */
@@ -87,19 +83,18 @@ static struct policy_question question_of(const struct capture_packet *k, enum p
 
 static bool take_engine(const char *word, struct options *o)
 {
-    for (size_t i = 0; i < sizeof(engines) / sizeof(engines[0]); i++) {
-        if (strcmp(engines[i].name, word) == 0) {
-            o->engine = &engines[i];
+    for (size_t i = 0; i < ENGINES; i++) {
+        if (strcmp(engine_names[i], word) == 0) {
+            o->engine = (enum engine)i;
             return true;
         }
     }
-    cli_error("there is no engine \"%s\"", word);
+    cli_error("there is no engine \"%s\"; there are reference, kernel and both", word);
     return false;
 }
 
 static bool take_options(int argc, char **argv, struct options *o)
 {
-    o->engine = &engines[0];
     for (int i = 0; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
         if (strncmp(argv[i], "--", 2) != 0) {
@@ -127,19 +122,44 @@ static bool take_options(int argc, char **argv, struct options *o)
 struct replay {
     const struct options *options;
     const struct policy *policy;
-    struct policy_rates *rates;
+    struct policy_rates *rates; /* the reference alone has the capture's clock */
+    struct gate_kernel *kernel;
+    bool differs;
+    int error;
 };
+
+/* What the engine says; of both, what the reference says, and on *ret_kernel what the kernel does where it differs. */
+static struct policy_judgement ask(struct replay *r, const struct policy_question *q,
+                                   struct policy_judgement *ret_kernel, bool *ret_differs)
+{
+    struct policy_judgement j = {0};
+    *ret_differs = false;
+    if (r->options->engine != ENGINE_KERNEL) {
+        policy_evaluate(r->policy, q, &j);
+    }
+    if (r->options->engine != ENGINE_REFERENCE) {
+        int error = gate_kernel_judge(r->kernel, q, ret_kernel);
+        r->error = r->error == 0 ? error : r->error;
+        *ret_differs = r->options->engine == ENGINE_BOTH && error == 0 && !gate_kernel_agrees(&j, ret_kernel);
+    }
+    r->differs = r->differs || *ret_differs;
+    return r->options->engine == ENGINE_KERNEL ? *ret_kernel : j;
+}
 
 static void replay_one(void *arg, uint64_t number, const struct capture_packet *k)
 {
-    const struct replay *r = arg;
+    struct replay *r = arg;
     const struct policy_question q = question_of(k, r->options->side, r->rates);
-    struct policy_judgement j;
-    r->options->engine->judge(r->policy, &q, &j);
+    struct policy_judgement other;
+    bool differs;
+    const struct policy_judgement j = ask(r, &q, &other, &differs);
     json_t *line = json_pack("{s:I}", "packet", (json_int_t)number), *rest = cli_gate_judgement(&j);
     (void)json_object_update(line, rest);
     if (k->truncated) {
         (void)json_object_set_new(line, "truncated", json_true());
+    }
+    if (differs) {
+        (void)json_object_set_new(line, "kernel", cli_gate_judgement(&other));
     }
     (void)json_dumpf(line, stdout, JSON_COMPACT);
     (void)fputc('\n', stdout);
@@ -147,20 +167,38 @@ static void replay_one(void *arg, uint64_t number, const struct capture_packet *
     json_decref(line);
 }
 
+static int replay(struct replay *r)
+{
+    int error = r->options->engine != ENGINE_REFERENCE ? gate_kernel_open(r->policy, r->options->side, &r->kernel) : 0;
+    if (error < 0) {
+        cli_error("the program cannot be loaded into the kernel: %s%s", strerror(-error),
+                  error == -EPERM ? " (it takes root, or CAP_BPF and CAP_NET_ADMIN)" : "");
+        return error == -EPERM ? EX_NOPERM : EX_OSERR;
+    }
+    int status = each_packet(r->options->pcap, replay_one, r);
+    gate_kernel_close(&r->kernel);
+    if (status == 0 && r->error < 0) {
+        cli_error("the kernel did not run every packet: %s", strerror(-r->error));
+        return EX_OSERR;
+    }
+    return status == 0 && r->differs ? 1 : status;
+}
+
 int cli_gate_replay(struct cli *c, int argc, char **argv)
 {
     struct options o = {0};
     if (!take_options(argc, argv, &o) || o.old != NULL) {
-        return cli_usage("usage: kidoban gate replay --pcap FILE --side subscriber|uplink [--engine reference]");
+        return cli_usage(
+            "usage: kidoban gate replay --pcap FILE --side subscriber|uplink [--engine reference|kernel|both]");
     }
     int status;
     struct policy *p = cli_gate_policy(c, &status);
-    struct policy_rates *rates = policy_rates_new();
-    if (p != NULL && rates != NULL) {
-        struct replay r = {.options = &o, .policy = p, .rates = rates};
-        status = each_packet(o.pcap, replay_one, &r);
+    if (p != NULL) {
+        struct replay r = {.options = &o, .policy = p};
+        r.rates = o.engine == ENGINE_REFERENCE ? policy_rates_new() : NULL;
+        status = replay(&r);
+        policy_rates_free(&r.rates);
     }
-    policy_rates_free(&rates);
     policy_free(&p);
     return status;
 }

@@ -50,7 +50,7 @@ static const struct cli_verb verbs[] = {
     {"spool export", "[DIRECTORY] --to DIRECTORY", "write the queue as .eml and .json files", cli_spool_export, "--to"},
     {"gate test", "--from A --to B [--port N] [--source-port N] [--side subscriber|uplink]",
      "what becomes of a packet, and by which rule", cli_gate_test, "--from --to --port --source-port --side --json"},
-    {"gate replay", "--pcap FILE --side subscriber|uplink [--engine reference]",
+    {"gate replay", "--pcap FILE --side subscriber|uplink [--engine reference|kernel|both]",
      "judge every packet of a capture, a JSON line each", cli_gate_replay, "--pcap --side --engine"},
     {"gate diff", "OLD NEW --pcap FILE --side subscriber|uplink",
      "which packets another configuration would judge otherwise", cli_gate_diff, "--pcap --side --json"},

@@ -125,6 +125,14 @@ int gate_policy_set(const struct gate_maps *maps, const union blob_cell *cells, 
     return r;
 }
 
+void gate_sources_forget(const struct gate_maps *maps)
+{
+    struct gate_source_key key;
+    while (bpf_map_get_next_key(maps->fd[GATE_MAP_SOURCES], NULL, &key) == 0) {
+        (void)bpf_map_delete_elem(maps->fd[GATE_MAP_SOURCES], &key);
+    }
+}
+
 static enum policy_verdict verdict_of(const struct gate_program *p, uint32_t returned)
 {
     if (p->kind.tc) {

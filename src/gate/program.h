@@ -50,6 +50,9 @@ void gate_program_close(struct gate_program *p);
 /* A new array for that many cells; fill it (gate_cells_fill), then put it into force in one step. */
 int gate_policy_set(const struct gate_maps *maps, const union blob_cell *cells, size_t count);
 
+/* Forgets every source: what it did, its rate, its answers. */
+void gate_sources_forget(const struct gate_maps *maps);
+
 /* Runs the loaded program on that very frame. verdict: from its return value. judgement: only with explain; a frame
  * that took the short way is a pass for REASON_OTHER. out: the frame as it left (an answer), may be NULL. */
 int gate_program_run(const struct gate_program *p, struct span frame, enum policy_verdict *ret_verdict,

@@ -3,7 +3,6 @@
  * and when it is silent. Run in the kernel on frames of ours; the sockets' side of it is in tests/system/test_gate.py.
  * Needs root. The last line counts.
  */
-#include <bpf/bpf.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -85,15 +84,6 @@ static void enforce(enum blob_refuse_with with)
         fail("the policy is not taken", -r);
     }
     free(blob.cells);
-}
-
-static void forget_sources(void)
-{
-    struct gate_source_key key;
-    int fd = programs[0][0].maps.fd[GATE_MAP_SOURCES];
-    while (bpf_map_get_next_key(fd, NULL, &key) == 0) {
-        (void)bpf_map_delete_elem(fd, &key);
-    }
 }
 
 /* Where the IP header begins. */
@@ -219,7 +209,7 @@ static void check_answer(const struct wanted *w)
     unsigned before = failed;
     name(w);
     buf_init(&out, 65536);
-    forget_sources();
+    gate_sources_forget(&programs[0][0].maps);
     int verdict = run(w, (struct span){frame, len}, &out);
     expect(verdict == POLICY_REFUSE, "no answer");
     if (verdict == POLICY_REFUSE && out.len > at + 20) {
@@ -281,7 +271,7 @@ static void check_silence(bool tc, const char *words, int family)
     if (strstr(words, "type=0806") == NULL && w.link[0] != '\0') {
         memcpy(frame, "\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02", 12);
     }
-    forget_sources();
+    gate_sources_forget(&programs[0][0].maps);
     expect(run(&w, (struct span){frame, len}, NULL) == POLICY_DROP, "it is answered");
     passed += failed == before;
 }
@@ -310,13 +300,13 @@ static void check_group_and_budget(bool tc)
     (void)build(&w, frame, &len);
     frame[0] |= 1;
     (void)snprintf(doing, sizeof(doing), "%s, to a group", tc ? "TC" : "XDP");
-    forget_sources();
+    gate_sources_forget(&programs[0][0].maps);
     expect(run(&w, (struct span){frame, len}, NULL) == POLICY_DROP, "it is answered");
     passed += failed == before;
     before = failed;
     frame[0] &= 0xfe;
     (void)snprintf(doing, sizeof(doing), "%s, a source's budget", tc ? "TC" : "XDP");
-    forget_sources();
+    gate_sources_forget(&programs[0][0].maps);
     for (int i = 0; i < 200; i++) {
         answered += run(&w, (struct span){frame, len}, NULL) == POLICY_REFUSE;
     }

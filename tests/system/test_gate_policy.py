@@ -47,8 +47,9 @@ class Gate:
         assert done.returncode == status and "Sanitizer" not in self.words, (done.returncode, self.words, done.stdout[:500])
         return done.stdout.decode()
 
-    def replay(self, side="subscriber", status=0, path=None):
-        lines = self.run("gate", "replay", "--pcap", path or self.pcap, "--side", side, status=status).splitlines()
+    def replay(self, side="subscriber", status=0, path=None, engine="reference"):
+        lines = self.run("gate", "replay", "--pcap", path or self.pcap, "--side", side, "--engine", engine,
+                         status=status).splitlines()
         return [json.loads(line) for line in lines]
 
 
@@ -278,3 +279,28 @@ def test_gate_diff(gate):
     assert gate.run("gate", "diff", gate.config, gate.config, "--pcap", gate.pcap, "--side", "subscriber") == ""
     gate.run("gate", "diff", gate.config, "--pcap", gate.pcap, "--side", "subscriber", status=64)
     gate.run("gate", "diff", gate.config, gate.path / "none", "--pcap", gate.pcap, "--side", "subscriber", status=66)
+
+
+@pytest.mark.parametrize("side", ["subscriber", "uplink"])
+def test_replay_by_the_kernel(gate, side):
+    """The program in the kernel says the same, of frames of any length."""
+    frames = [Ether() / tcp(DENY, WORLD), Ether() / tcp(DENY6, WORLD6), Ether() / Dot1Q() / Dot1Q() / tcp(DENY, WORLD),
+              Ether() / PPPoE(sessionid=7) / PPP() / tcp(DENY, WORLD), Ether() / tcp(FIXED, WORLD), Ether() / tcp(WATCHED, WORLD),
+              Ether() / tcp(METERED, WORLD), Ether() / tcp(METERED, WORLD), Ether() / tcp(DENY, MX),
+              Ether() / tcp(DENY, WORLD, dport=587), Ether() / tcp(WORLD, DENY, sport=25, dport=1024, flags="SA"),
+              Ether() / tcp(DENY, WORLD) / Raw(bytes(8900)), Ether() / tcp(DENY, WORLD) / Raw(bytes(60000)),
+              Ether() / IPv6(src=DENY6, dst=WORLD6) / IPv6ExtHdrFragment(m=1) / Raw(b"ab"), Raw(b"short")]
+    wrpcap(str(gate.pcap), frames)
+    reference = gate.replay(side)
+    if side == "subscriber":
+        assert [j["verdict"] for j in reference].count("refuse") == 6
+    kernel = gate.replay(side, engine="kernel")
+    assert gate.replay(side, engine="both") == [j for j in reference]
+    for ours, theirs in zip(reference, kernel, strict=True):
+        assert ours == theirs or (theirs["rule"], theirs["verdict"], ours["verdict"]) == ("other", "pass", "pass")
+
+
+def test_replay_by_the_kernel_of_bare_ip(gate):
+    wrpcap(str(gate.pcap), [tcp(DENY, WORLD), tcp(DENY6, WORLD6), tcp(FIXED, WORLD)], linktype=101)
+    assert [j["verdict"] for j in gate.replay(engine="kernel")] == ["refuse", "refuse", "pass"]
+    gate.replay(engine="both")
