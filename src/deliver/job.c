@@ -96,6 +96,15 @@ struct job *job_next(const struct job *j, uint64_t id)
     return next;
 }
 
+void job_cancel_all(void)
+{
+    struct job *j;
+    TAILQ_FOREACH(j, &all, in_all)
+    {
+        j->cancelled = true;
+    }
+}
+
 size_t job_memory(void)
 {
     return memory;

@@ -46,6 +46,7 @@ void job_free(struct job **j);
 size_t job_memory(void); /* octets of all jobs there are */
 /* The next job of that message after j, or the first when j is NULL; NULL: no other. A walk through all jobs. */
 struct job *job_next(const struct job *j, uint64_t id);
+void job_cancel_all(void); /* nobody wants any of those that there are now */
 
 /* Reads len octets of the message from position at. 0, -EBADMSG when the file ends before, or -errno. Blocks for a
  * disk. */

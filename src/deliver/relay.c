@@ -233,6 +233,7 @@ static void abort_all_but_answers(struct destination *d)
 
 void relay_forget_jobs(struct relay *r)
 {
+    job_cancel_all(); /* those that are spared end with their transaction, whatever recipients are left */
     drop_waiting(r, abort_all_but_answers);
 }
 
