@@ -88,6 +88,7 @@ struct job *destination_take_waiting(struct destination *d)
 static void refuse_waiting(struct destination *d, const struct refusal *why)
 {
     struct job *j;
+    d->tried_count = 0;
     while ((j = destination_take_waiting(d)) != NULL) {
         job_refuse(d, j, why);
     }
@@ -116,6 +117,7 @@ static bool link_feed(struct link *l)
 void destination_try_anew(struct destination *d)
 {
     d->anew = true;
+    d->tried_count = 0;
     d->hosts_until_ms = 0;
 }
 
@@ -200,13 +202,32 @@ static bool hosts_are_known(struct destination *d)
     return true;
 }
 
-/* The best hop that is not down; else NULL, and why the last one is. */
+static bool hop_was_tried(const struct destination *d, const struct net_address *address)
+{
+    for (size_t i = 0; i < d->tried_count; i++) {
+        if (memcmp(&d->tried[i], address, sizeof(*address)) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void hop_note_tried(struct destination *d, const struct net_address *address, const struct refusal *why)
+{
+    d->tried_why = *why;
+    if (d->tried_count < HOSTS_HOPS_MAX && !hop_was_tried(d, address)) {
+        d->tried[d->tried_count++] = *address;
+    }
+}
+
+/* The best hop that is not down and had no turn; else NULL, and why not the last one. */
 static const struct mail_hop *hop_choose(const struct destination *d, const struct refusal **ret_why)
 {
     uint64_t now_ms = clock_mono_ms();
     *ret_why = NULL;
     for (size_t i = 0; i < d->hosts->hops_count; i++) {
         const struct refusal *why = book_down(d->relay->book, &d->hosts->hops[i].address, scope_of(d), now_ms);
+        why = why == NULL && hop_was_tried(d, &d->hosts->hops[i].address) ? &d->tried_why : why;
         if (why == NULL) {
             return &d->hosts->hops[i];
         }
@@ -314,6 +335,7 @@ static void on_ready(void *arg, struct connection *c)
     if (l->opening) {
         l->opening = false;
         d->opening--;
+        d->tried_count = 0;
         book_set_up(d->relay->book, &l->address, scope_of(d));
     } else {
         pace_success(&d->pace);
@@ -364,6 +386,7 @@ static void host_failed(struct destination *d, const struct link *l, const struc
              LF_UINT("code", end->why->code));
     book_set_down(d->relay->book, &l->address, end->policy ? scope_of(d) : 0, end->why,
                   clock_mono_ms() + d->settings->down_ms);
+    hop_note_tried(d, &l->address, end->why);
     pace_failure(&d->pace);
 }
 

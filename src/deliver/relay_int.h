@@ -38,8 +38,13 @@ struct destination {
     struct hosts_lookup *lookup;
     struct mail_hosts *hosts; /* NULL: not known */
     uint64_t hosts_until_ms;
-    bool anew;   /* when its hosts are known, what the book says of them is forgotten */
-    bool hungry; /* waits for its share of connections_max */
+    /* Hops that have failed since one was ready, or since all that waited was told: they had their turn, though the
+     * book may call them up again by the time the last one has failed. */
+    struct net_address tried[HOSTS_HOPS_MAX];
+    size_t tried_count;
+    struct refusal tried_why; /* of the last */
+    bool anew;                /* when its hosts are known, what the book says of them is forgotten */
+    bool hungry;              /* waits for its share of connections_max */
     TAILQ_ENTRY(destination) in_hungry;
     char key[];
 };
