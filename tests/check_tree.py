@@ -34,6 +34,7 @@ MAY = {
     "deliver": BASE | {"process", "smtp", "message", "policy"},
     "submit": BASE | {"process", "smtp", "message", "policy"},
     "master": BASE | {"process"},
+    "simulation": BASE | {"process", "smtp", "message", "spool", "deliver"},  # a test: no part of the daemon
     "cli": BASE | {"policy", "gate"},
 }
 # The command reads a spool whose daemon is down.

@@ -313,6 +313,7 @@ STAGES = [
     ("faults", "faults of the disk and of memory in the spool", lambda: harness("spool/spool_fault_test", "8")),
     ("equivalence", "the gate's reference and its programs in the kernel", equivalence),
     ("answers", "what the gate sends back", answers),
+    ("simulation", "days of mail in one thread under a seed", lambda: harness("simulation/simulation_test", "2000")),
     ("tree", "the tree itself", static_tree),
     ("manuals", "manuals", static_manuals),
     ("broken", "broken configurations", broken),

@@ -371,6 +371,12 @@ void memdisk_cut(struct memdisk *d, uint64_t at)
     d->cut_at = at;
 }
 
+void memdisk_restart(struct memdisk *d)
+{
+    d->cut_at = 0;
+    d->locked = false;
+}
+
 bool memdisk_is_cut(const struct memdisk *d)
 {
     return d->cut_at != 0 && d->calls >= d->cut_at;

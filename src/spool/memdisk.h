@@ -42,6 +42,9 @@ uint64_t memdisk_calls_of(const struct memdisk *d, enum memdisk_call kind);
 void memdisk_hush(struct memdisk *d, bool on);
 /* From call number `at` on nothing has any effect (all fail with -EIO): the power is off. 0: never. */
 void memdisk_cut(struct memdisk *d, uint64_t at);
+/* The process is dead, the machine is not: calls work again, what was not synced is still not, and descriptors that
+ * others hold stay open. */
+void memdisk_restart(struct memdisk *d);
 bool memdisk_is_cut(const struct memdisk *d);
 uint64_t memdisk_calls_made(const struct memdisk *d);
 uint64_t memdisk_syncs(const struct memdisk *d);

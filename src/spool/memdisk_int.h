@@ -5,7 +5,7 @@
 #include "spool/memdisk.h"
 
 #define NAME_MAX_OCTETS 80
-#define FDS_MAX         256
+#define FDS_MAX         1024
 #define UNIT            512U
 
 /* An inode: what reads see, what lasts, and which units differ. */
