@@ -10,10 +10,13 @@
 #include "policy/export_int.h"
 
 #define NAME_LETTERS 16
+/* Routers hold a few thousand FlowSpec rules. */
+#define FLOWSPEC_MAX 3000
 #define NS_PER_S     UINT64_C(1000000000)
 
 const struct export_target export_targets[] = {
     {"nft", 0, export_nft},
+    {"flowspec", FLOWSPEC_MAX, export_flowspec},
     {NULL, 0, NULL},
 };
 

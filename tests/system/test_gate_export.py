@@ -57,7 +57,7 @@ class Export:
 
     def replay(self, packets, side):
         pcap = self.path / f"{side}.pcap"
-        wrpcap(str(pcap), packets)
+        wrpcap(str(pcap), [Raw(raw(p)) for p in packets], linktype=101)
         return [json.loads(line) for line in self.kidoban("gate", "replay", "--pcap", pcap, "--side", side).splitlines()]
 
 
