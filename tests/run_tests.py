@@ -220,6 +220,7 @@ CRASH = {  # stage: what it gets in ./test, and in --long
     "cuts": ({"KIDOBAN_CRASH_CUTS": "10"}, {"KIDOBAN_CRASH_CUTS": "100"}),
     "errors": ({}, {"KIDOBAN_CRASH_LONG": "1"}),
     "invariants": ({}, {"KIDOBAN_CRASH_LONG": "1"}),
+    "soak": ({"KIDOBAN_CRASH_SOAK": "20"}, {"KIDOBAN_CRASH_SOAK": "600"}),
 }
 crash_runs = {}
 chosen = []  # stages of this run
@@ -332,6 +333,7 @@ STAGES = [
     ("cuts", "power cuts on ext4 and XFS", lambda: crash("cuts")),
     ("errors", "errors into a running daemon", lambda: crash("errors")),
     ("invariants", "I1 to I12", lambda: crash("invariants")),
+    ("soak", "a while of life", lambda: crash("soak")),
 ]
 
 LONG = {"system-asan"}  # only with --long, or when named

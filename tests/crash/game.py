@@ -13,10 +13,11 @@ IN_FLIGHT = 1000  # jobs that the spool lets be out for one domain
 
 
 class Game:
-    def __init__(self, world, name, seed, settings=None, state=None, daemon=KIDOBAND, plan=None, **clients):
+    def __init__(self, world, name, seed, settings=None, state=None, daemon=KIDOBAND, plan=None, sink=SINK,
+                 **clients):
         self.house = CrashHouse(world, name, settings, plan=plan, state=state, daemon=daemon)
         self.ledger = Ledger(seed)
-        self.sink, self.sink_up = Sink(self.ledger, *SINK), False
+        self.sink, self.sink_up = Sink(self.ledger, *sink), False
         self.clients = Clients(self.ledger, f"{name}{seed}", context=world.client_context(),
                                login=("alice", CrashHouse.PASSWORD), **clients)
         self.pids, self.sending = {}, False
