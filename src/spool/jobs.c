@@ -3,6 +3,9 @@
 
 #define LARGE_OUT_MAX 256U /* large messages with deliver at once */
 #define LARGE_WAIT_MS 1000U
+/* Deliveries whose outcome is not on the disk are made again after a crash. While the disk hangs or fails, no more
+ * than so many are added to those that are out. */
+#define RESULTS_MAX 500U
 
 static void job_send(struct spool *sp, uint32_t shard, struct schedule_job *j)
 {
@@ -47,7 +50,10 @@ static bool large_must_wait(struct spool *sp, struct schedule *s, struct schedul
 
 void jobs_dispatch(struct spool *sp)
 {
-    for (uint32_t i = 0; i < sp->config.shards && !sp->draining; i++) {
+    if (sp->draining || log_pending_results(sp->log) > RESULTS_MAX) {
+        return; /* the spool is polled again when a batch is done */
+    }
+    for (uint32_t i = 0; i < sp->config.shards; i++) {
         struct schedule *s = index_schedule_of(sp->ix, i);
         struct schedule_job *j;
         while (sp->shard_up[i] && (j = schedule_take(s)) != NULL) {

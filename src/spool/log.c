@@ -361,6 +361,16 @@ uint64_t log_segments_made(const struct log *l)
     return l->made;
 }
 
+uint64_t log_pending_results(const struct log *l)
+{
+    uint64_t pending = l->writing != NULL ? l->writing->results : 0;
+    pending += l->unkept != NULL ? l->unkept->results : 0;
+    for (const struct log_batch *b = l->queue; b != NULL; b = b->next) {
+        pending += b->results;
+    }
+    return pending;
+}
+
 uint64_t log_pending(const struct log *l)
 {
     uint64_t pending = l->writing != NULL ? log_batch_octets(l->writing) : 0;

@@ -45,7 +45,8 @@ struct log_batch {
     struct log_note *notes;
     size_t notes_count, notes_cap;
     uint32_t records;
-    uint64_t turn; /* order of gathering */
+    uint32_t results; /* outcomes of deliveries among them */
+    uint64_t turn;    /* order of gathering */
     /* Known once it is on its way: */
     struct batch_header header;
     uint64_t offset, size; /* in its segment */
@@ -137,8 +138,9 @@ struct log_figures {
         durable_turn; /* everything gathered so far is durable when durable_turn reaches gather_turn */
     bool down;
 };
-uint64_t log_segments_made(const struct log *l); /* grows when the log takes room on the disk */
-uint64_t log_pending(const struct log *l);       /* octets gathered and not durable */
+uint64_t log_segments_made(const struct log *l);   /* grows when the log takes room on the disk */
+uint64_t log_pending(const struct log *l);         /* octets gathered and not durable */
+uint64_t log_pending_results(const struct log *l); /* outcomes of deliveries gathered and not durable */
 void log_figures(const struct log *l, struct log_figures *ret);
 
 #endif

@@ -34,6 +34,7 @@ static int batch_reset(struct log_batch *b)
     b->block = NULL;
     b->notes_count = 0;
     b->records = 0;
+    b->results = 0;
     b->first = false;
     b->error = 0;
     b->next = NULL;
@@ -117,6 +118,7 @@ int log_note_add(struct log_batch *b, const struct log_note *note)
     }
     b->notes[b->notes_count++] = *note;
     b->records += note->kind != NOTE_END;
+    b->results += note->kind == NOTE_STATE && note->type == RECORD_OUTCOME;
     return 0;
 }
 

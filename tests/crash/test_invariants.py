@@ -181,6 +181,29 @@ def test_I4_stop_reload_and_upgrade_repeat_nothing(world):
     asyncio.run(run())
 
 
+def test_I4_results_that_wait_for_the_disk_are_few(world, small):
+    """While nothing can be recorded, only so many deliveries are made: all of them would be made again."""
+    async def run():
+        plan = faults.Plan(world.dir / "faults-i4", ["spool.batch.write"])
+        async with Play(world, "i4disk", SEED, state=small, daemon=FAULTS / "src/master/kidoband",
+                        plan=world.dir / "faults-i4", sink=False, large=0.0) as game:
+            await game.progress(1500)
+            game.clients.paused.clear()
+            await asyncio.sleep(0.5)
+            plan.arm("spool.batch.write", faults.ERROR, errno.EIO, times=faults.FOREVER)
+            await game.receive(True)
+            seen, since = 0, time.monotonic()
+            while seen == 0 or time.monotonic() - since < 4:
+                if len(game.ledger.arrived) != seen:
+                    seen, since = len(game.ledger.arrived), time.monotonic()
+                await asyncio.sleep(0.05)
+            plan.disarm_all()
+            await game.crash("nothing was recorded")
+            await game.settle(concurrent=1200)
+            print(f"invariants, results that wait for the disk: {game.ledger.story()}")
+    asyncio.run(run())
+
+
 def test_I5_a_failed_sync_is_no_proof(world, small):
     """Every fourth fdatasync fails: those waiters get 451, and the same file is never synced again as if it had not."""
     async def run():
