@@ -12,11 +12,16 @@
 #define NAME_LETTERS 16
 /* Routers hold a few thousand FlowSpec rules. */
 #define FLOWSPEC_MAX 3000
-#define NS_PER_S     UINT64_C(1000000000)
+/* And their filters tens of thousands of prefixes and terms. */
+#define FILTER_MAX 20000
+#define NS_PER_S   UINT64_C(1000000000)
 
 const struct export_target export_targets[] = {
     {"nft", 0, export_nft},
     {"flowspec", FLOWSPEC_MAX, export_flowspec},
+    {"junos", FILTER_MAX, export_junos},
+    {"iosxr", FILTER_MAX, export_iosxr},
+    {"routeros", 0, export_routeros},
     {NULL, 0, NULL},
 };
 
