@@ -2,8 +2,10 @@
 
 import email.utils
 import hashlib
+import os
 import pathlib
 import random
+import signal
 import sys
 import threading
 import time
@@ -482,6 +484,29 @@ def test_removed_too_late_is_not_tried_again(world, slow_house):
         assert [c for c in sink.commands() if c.startswith("RCPT")] == ["RCPT TO:<late@sink.example>",
                                                                         "RCPT TO:<other@sink.example>"]
         assert not slow_house.events(event="dsn.sent", original=identity)
+
+
+def test_removed_while_delivered_stays_removed_after_a_crash(world, slow_house):
+    def figures():
+        return next(p for p in slow_house.status()["processes"] if p["role"] == "spool")["figures"]
+    gate = Gate("451 4.3.0 not now")
+    with Sink() as sink:
+        sink.answers["data"] = gate
+        identity = send_slow(slow_house, "crash@sink.example", "removed, then a crash")
+        assert gate.reached.wait(30)
+        commits = figures()["commits"]
+        assert "1 of them when the attempt" in slow_house.run("queue", "remove", identity).stdout
+        eventually(lambda: figures()["commits"] > commits, 20, "a durable removal")
+        recovered = len(slow_house.events(event="spool.recovered"))
+        os.kill(slow_house.pids("spool")[0], signal.SIGKILL)
+        eventually(lambda: len(slow_house.events(event="spool.recovered")) > recovered, 30, "a new spool")
+        del sink.answers["data"]
+        gate.opened.set()
+        other = send_slow(slow_house, "after@sink.example", "another")
+        event(slow_house, "message.delivered", other)
+        assert slow_house.run("queue", "show", identity, check=False).returncode == 1
+        assert [c for c in sink.commands() if c.startswith("RCPT")] == ["RCPT TO:<crash@sink.example>",
+                                                                        "RCPT TO:<after@sink.example>"]
 
 
 def test_suspension_calls_off_what_is_being_delivered(world, slow_house):
