@@ -68,20 +68,31 @@ static void on_closed(void *arg, int err, const char *why)
     session_free(s);
 }
 
-static void set_clock(struct session *s)
+static enum session_clock clock_of(const struct session *s)
+{
+    if (s->phase == PHASE_HANDSHAKE || s->phase == PHASE_PROXY) {
+        return CLOCK_HANDSHAKE;
+    }
+    if (s->smtp != NULL && smtp_server_waiting(s->smtp)) {
+        return CLOCK_STOPPED; /* it is our turn: the client owes nothing */
+    }
+    return s->smtp != NULL && smtp_server_in_message(s->smtp) ? CLOCK_DATA : CLOCK_COMMAND;
+}
+
+/* answered: a reply was made, so a command has ended. Until then its time runs on, however many octets of it come: one
+ * now and then would hold a connection for days. Within a message, octets are progress. */
+static void set_clock(struct session *s, bool answered)
 {
     const struct config *c = s->settings->config->config;
-    uint64_t ms = 0;
-    if (s->phase == PHASE_HANDSHAKE || s->phase == PHASE_PROXY) {
-        ms = c->submission.timeouts.handshake_ms;
-    } else if (s->smtp != NULL && smtp_server_waiting(s->smtp)) {
-        ms = 0; /* it is our turn: the client owes nothing */
-    } else if (s->smtp != NULL && smtp_server_in_message(s->smtp)) {
-        ms = c->submission.timeouts.data_ms;
-    } else {
-        ms = c->submission.timeouts.command_ms;
+    const uint64_t ms[] = {[CLOCK_STOPPED] = 0,
+                           [CLOCK_HANDSHAKE] = c->submission.timeouts.handshake_ms,
+                           [CLOCK_COMMAND] = c->submission.timeouts.command_ms,
+                           [CLOCK_DATA] = c->submission.timeouts.data_ms};
+    enum session_clock now = clock_of(s);
+    if (now != s->clock || now != CLOCK_COMMAND || answered) {
+        s->clock = now;
+        stream_timeout(s->stream, ms[now]);
     }
-    stream_timeout(s->stream, ms);
 }
 
 static void flush_output(struct session *s)
@@ -115,12 +126,14 @@ static void settle(struct session *s)
     if (s->over || s->smtp == NULL) {
         return;
     }
+    bool answered = smtp_server_output(s->smtp).len > s->unsent;
     flush_output(s);
+    s->unsent = smtp_server_output(s->smtp).len;
     if (s->wants_tls && !s->over) {
         start_tls(s, (struct span){0});
     }
     if (!s->over && s->phase == PHASE_DIALOGUE) {
-        set_clock(s);
+        set_clock(s, answered);
     }
     if (!s->over && s->submit->stopping && s->transaction == NULL && s->over_why == NULL) {
         session_cut(s, 421, (const uint8_t[]){4, 3, 2}, "This server restarts; connect again in a moment",
@@ -397,6 +410,10 @@ void session_cut(struct session *s, uint16_t code, const uint8_t enhanced[3], co
     memcpy(reply.enhanced, enhanced, sizeof(reply.enhanced));
     smtp_server_close(s->smtp, &reply);
     settle(s);
+    if (!s->over) { /* it does not read, so it cannot be told */
+        s->over = true;
+        stream_shutdown(s->stream, CLOSE_LIMIT_MS);
+    }
 }
 
 /* The stream's news. */
@@ -435,7 +452,7 @@ static void begin_dialogue(struct session *s, struct span first)
     const char *why = refuse_why(s);
     if (s->listener->implicit_tls && why == NULL) {
         start_tls(s, first);
-        set_clock(s);
+        set_clock(s, false);
         return;
     }
     s->phase = PHASE_DIALOGUE;
@@ -573,7 +590,7 @@ void session_open(struct submit *sb, uint32_t listener, int fd)
     stream_remote(stream, &s->peer);
     if (speaks_proxy(s)) {
         s->phase = PHASE_PROXY;
-        set_clock(s);
+        set_clock(s, false);
     } else {
         begin_dialogue(s, (struct span){0});
     }

@@ -42,6 +42,9 @@ struct submit {
 
 enum session_phase { PHASE_PROXY, PHASE_HANDSHAKE, PHASE_DIALOGUE };
 
+/* What the client owes us, and so which limit of time runs. */
+enum session_clock { CLOCK_STOPPED, CLOCK_HANDSHAKE, CLOCK_COMMAND, CLOCK_DATA };
+
 struct session {
     struct submit *submit;
     struct submit_settings *settings;
@@ -51,6 +54,8 @@ struct session {
     uint64_t id;
     struct net_address peer;
     enum session_phase phase;
+    enum session_clock clock;
+    size_t unsent; /* octets of replies that were in the engine when it was last left */
     bool wants_tls, over;
     const char *over_why;
     char *account;       /* NULL before AUTH */
