@@ -196,12 +196,25 @@ def environment(name):
     return env
 
 
+# They build and install; there is nothing that sanitizers could see.
+NOT_SANITIZED = {"test_install", "test_run"}
+
+
+def system_run(name, path):
+    results = OUT / f"{name}-{path.stem}.xml"
+    results.unlink(missing_ok=True)
+    status, out = run("tests/world.sh", PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=300",
+                      f"--junitxml={results}", path, env=environment(name))
+    return path, results, out
+
+
 def system(name):
-    for path in sorted((TREE / "tests/system").glob("test_*.py")):
-        results = OUT / f"{name}-{path.stem}.xml"
-        results.unlink(missing_ok=True)
-        status, out = run("tests/world.sh", PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=300",
-                          f"--junitxml={results}", path, env=environment(name))
+    """Each file in a world of its own, as many at once as there are cores: they mostly wait. The longest come first."""
+    files = [p for p in (TREE / "tests/system").glob("test_*.py") if name == "build" or p.stem not in NOT_SANITIZED]
+    files.sort(key=lambda p: p.stat().st_size, reverse=True)
+    with concurrent.futures.ThreadPoolExecutor(int(JOBS)) as pool:
+        runs = list(pool.map(lambda p: system_run(name, p), files))
+    for path, results, out in sorted(runs):
         if not results.exists():
             tally.add(f"{name}: {path.name}", False, out)
             continue
@@ -324,6 +337,7 @@ STAGES = [
     ("rows", "wire rows", lambda: rows("build")),
     ("rows6", "wire rows over IPv6", lambda: rows("build", "--ipv6")),
     ("rows-asan", "wire rows, sanitizers", lambda: rows("build-asan")),
+    ("rows6-asan", "wire rows over IPv6, sanitizers", lambda: rows("build-asan", "--ipv6")),
     ("clients", "client programs", clients),
     ("system", "the whole system", lambda: system("build")),
     ("bench", "the races, small and for function only", bench),
@@ -336,14 +350,13 @@ STAGES = [
     ("soak", "a while of life", lambda: crash("soak")),
 ]
 
-LONG = {"system-asan"}  # only with --long, or when named
 LONG_RUN = False
 
 
 def main():
     options = argparse.ArgumentParser(prog="./test", description=__doc__.splitlines()[0])
     options.add_argument("--long", action="store_true",
-                         help="an hour for each fuzz target, more of every harness, the whole system with sanitizers")
+                         help="an hour for each fuzz target, more of every harness")
     options.add_argument("--list", action="store_true", help="only name the stages")
     options.add_argument("stages", nargs="*", metavar="STAGE")
     args = options.parse_args()
@@ -359,7 +372,7 @@ def main():
         return 0
     OUT.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    chosen[:] = args.stages or [n for n in names if args.long or n not in LONG]
+    chosen[:] = args.stages or names
     for name, words, act in STAGES:
         if name not in chosen:
             continue
