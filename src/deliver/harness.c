@@ -339,7 +339,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: %s CONFIG < COMMANDS\n", argv[0]);
         return 64;
     }
-    setvbuf(stdout, NULL, _IOLBF, 0);
+    (void)setvbuf(stdout, NULL, _IOLBF, 0);
     buf_init(&master_in, 2 * FRAME_PAYLOAD_MAX);
     buf_init(&spool_in, 4 * FRAME_PAYLOAD_MAX);
     start(argv[1]);

@@ -35,7 +35,7 @@ int export_write(const char *target, const struct export_input *in, struct buf *
     return -ENOENT;
 }
 
-static void append(struct export_text *t, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static void append(struct export_text *t, const char *fmt, va_list ap)
 {
     char line[1024];
     (void)vsnprintf(line, sizeof(line), fmt, ap);

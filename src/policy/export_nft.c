@@ -89,7 +89,7 @@ static void write_class_sets(struct export_text *t, size_t class_)
                        "    set %s-rate-%d {\n        type %s\n        flags dynamic, timeout\n        timeout %llus\n"
                        "        size 65536\n    }\n",
                        name, suffix(v6 != 0), v6 != 0 ? "ipv6_addr" : "ipv4_addr",
-                       (unsigned long long)(c->rate_window_ms / 1000 + 1));
+                       (unsigned long long)c->rate_window_ms / 1000 + 1);
         }
     }
     if (c->set != 0) {

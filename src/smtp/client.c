@@ -325,11 +325,10 @@ static void on_greeting(struct smtp_client *c)
 
 static void after_hello(struct smtp_client *c)
 {
-    if (c->tls_active || c->config.tls == SMTP_CLIENT_TLS_NONE) {
-        start_auth(c);
-    } else if ((c->capabilities.flags & SMTP_CLIENT_CAP_STARTTLS) != 0) {
+    bool wanted = !c->tls_active && c->config.tls != SMTP_CLIENT_TLS_NONE;
+    if (wanted && (c->capabilities.flags & SMTP_CLIENT_CAP_STARTTLS) != 0) {
         say(c, SMTP_CLIENT_TLS, "STARTTLS", "");
-    } else if (c->config.tls == SMTP_CLIENT_TLS_MUST) {
+    } else if (wanted && c->config.tls == SMTP_CLIENT_TLS_MUST) {
         over_by_policy(c, 4, "TLS is required, and the host does not offer it");
     } else {
         start_auth(c);

@@ -73,10 +73,10 @@ static const char *const sql[SQL_COUNT] = {
     [SQL_IDENTITY_PUT] = "INSERT INTO identity VALUES(?1, ?2)",
     [SQL_IDENTITY_DELETE] = "DELETE FROM identity WHERE account = ?1 AND pattern = ?2",
     [SQL_IDENTITY_OWNER] = "SELECT name FROM identity JOIN account ON account = id WHERE pattern = ?1 LIMIT 2",
-    [SQL_SECRETS] = "SELECT id, kind, label, hash, sha1_stored, sha1_server, sha256_stored, sha256_server, created,"
-                    " last_used, revoked FROM secret WHERE account = ?1 ORDER BY revoked = 0 DESC, id LIMIT ?2",
-    [SQL_SECRET_PUT] = "INSERT INTO secret(account, kind, label, hash, sha1_stored, sha1_server, sha256_stored,"
-                       " sha256_server, created) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    [SQL_SECRETS] = ("SELECT id, kind, label, hash, sha1_stored, sha1_server, sha256_stored, sha256_server, created,"
+                     " last_used, revoked FROM secret WHERE account = ?1 ORDER BY revoked = 0 DESC, id LIMIT ?2"),
+    [SQL_SECRET_PUT] = ("INSERT INTO secret(account, kind, label, hash, sha1_stored, sha1_server, sha256_stored,"
+                        " sha256_server, created) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"),
     [SQL_SECRET_REVOKE] = "UPDATE secret SET revoked = ?4, hash = '', sha1_stored = NULL, sha1_server = NULL,"
                           " sha256_stored = NULL, sha256_server = NULL"
                           " WHERE account = ?1 AND kind = ?2 AND label = ?3 AND revoked = 0",
