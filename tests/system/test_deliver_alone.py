@@ -259,7 +259,7 @@ def run_ns(*argv):
     subprocess.run(["ip", "netns", "exec", NETNS, *argv], check=True)
 
 
-def wait_for(what, seconds=10):
+def wait_for(what, seconds=60):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         r = what()
@@ -354,13 +354,13 @@ class Deliver:
         self.p.stdin.write(line + "\n")
         self.p.stdin.flush()
 
-    def wait(self, pick, count=1, seconds=15):
+    def wait(self, pick, count=1, seconds=60):
         with self.new:
             assert self.new.wait_for(lambda: len([e for e in self.heard if pick(e)]) >= count, seconds), \
                 [e for e in self.heard if e["event"] != "outcome"] + self.heard[-5:]
             return [e for e in self.heard if pick(e)]
 
-    def outcomes(self, n, count=1, seconds=15):
+    def outcomes(self, n, count=1, seconds=60):
         return sorted(self.wait(lambda e: e["event"] == "outcome" and e["id"] == n, count, seconds),
                       key=lambda e: e["number"])
 

@@ -332,7 +332,7 @@ class Senders:
             subject = f"{self.name}-{number}-{i}-"
             i += 1
             try:
-                client = client or self.house.connect(timeout=10)
+                client = client or self.house.connect(timeout=60)
                 self.house.send(f"{self.name}@post.example", subject, client=client)
                 with self.lock:
                     self.acknowledged.add(subject)
@@ -352,7 +352,7 @@ class Senders:
     def __exit__(self, *_):
         self.stopping = True
         for t in self.threads:
-            t.join(60)
+            t.join(300)
 
     def all_arrive(self, world):
         def missing():
@@ -401,7 +401,7 @@ def test_upgrade_refuses_nobody(world, house):
     def knock():
         while not stop.is_set():
             try:
-                with socket.create_connection(("127.0.0.1", 587), timeout=10) as s:
+                with socket.create_connection(("127.0.0.1", 587), timeout=100) as s:
                     assert s.recv(100).startswith(b"220"), "no greeting"
                     count[0] += 1
                     s.sendall(b"QUIT\r\n")
@@ -424,7 +424,7 @@ def test_upgrade_refuses_nobody(world, house):
         eventually(fresh, 30, "new processes")
         time.sleep(1)
         stop.set()
-        thread.join(20)
+        thread.join(120)
     assert not refused, f"{len(refused)} of {len(refused) + count[0]} were refused: {refused[0]!r}"
     senders.all_arrive(world)
     assert [r["id"] for r in house.json("queue", "list", waiting)] == [waiting]

@@ -11,6 +11,7 @@ import signal
 import smtplib
 import socket
 import sys
+import threading
 import time
 
 import pytest
@@ -68,14 +69,16 @@ def account(house):
 
 
 def plain(house, user, password, **connection):
-    """(code, seconds) of one AUTH PLAIN."""
+    """(code, seconds) of one AUTH PLAIN: those that the vault made it wait, however long all of it took."""
     client = house.connect(login=False, **connection)
     secret = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
-    started = time.monotonic()
+    before, started = len(house.events(event="auth.slowed", account=user)), time.monotonic()
     code, _ = client.docmd("AUTH", f"PLAIN {secret}")
     took = time.monotonic() - started
     client.close()
-    return code, took
+    waited = sum(e["wait_ms"] for e in house.events(event="auth.slowed", account=user)[before:]) / 1000
+    assert took >= waited - 0.1
+    return code, waited
 
 
 def raw(house, world, octets, to, port=2587):
@@ -228,21 +231,18 @@ def test_smuggling_is_never_repaired(world, house, octets):
 
 def test_one_stale_password_again_and_again_is_one_guess(house, account):
     """A phone with an old password is no attacker."""
-    took = [plain(house, account, "the old one", source="fd00:0:10::7") for _ in range(8)]
-    assert {code for code, _ in took} == {535}
-    assert max(t for _, t in took) < 1.5 * PATIENCE
-    assert plain(house, account, house.PASSWORD, source="fd00:0:10::7")[1] < 1.5 * PATIENCE
+    assert {plain(house, account, "the old one", source="fd00:0:10::7") for _ in range(8)} == {(535, 0)}
+    assert plain(house, account, house.PASSWORD, source="fd00:0:10::7") == (235, 0)
 
 
 def test_many_guesses_are_slowed_and_the_owner_is_not_locked_out(house, account):
-    took = [plain(house, account, f"guess {i}", source="fd00:0:11::7") for i in range(5)]
-    assert {code for code, _ in took} == {535}
-    assert max(t for _, t in took[3:]) >= 1.5, took
-    code, seconds = plain(house, account, house.PASSWORD, source="fd00:0:12::7")
-    assert code == 235 and seconds < 6 * PATIENCE
+    tried = [plain(house, account, f"guess {i}", source="fd00:0:11::7") for i in range(5)]
+    assert {code for code, _ in tried} == {535}
+    assert max(waited for _, waited in tried[3:]) >= 2, tried
+    code, waited = plain(house, account, house.PASSWORD, source="fd00:0:12::7")
+    assert code == 235 and waited <= 4
     # Once logged in from there, the owner's own network is known to be good.
-    code, seconds = plain(house, account, house.PASSWORD, source="fd00:0:12::7")
-    assert code == 235 and seconds < 1.5 * PATIENCE
+    assert plain(house, account, house.PASSWORD, source="fd00:0:12::7") == (235, 0)
 
 
 def test_a_slowed_guess_slows_nobody_else(house, account):
@@ -251,17 +251,20 @@ def test_a_slowed_guess_slows_nobody_else(house, account):
     slow = house.connect(login=False, source="fd00:0:13::7")
     secret = base64.b64encode(f"\0{account}\0another".encode()).decode()
     slow.putcmd("AUTH", f"PLAIN {secret}")
-    assert plain(house, "alice", house.PASSWORD, source="fd00:0:14::7")[1] < 1.5 * PATIENCE
+    assert plain(house, "alice", house.PASSWORD, source="fd00:0:14::7") == (235, 0)
     assert slow.getreply()[0] == 535
     slow.close()
 
 
 def test_unknown_and_known_names_take_the_same_time(house, account):
-    def median(name):
-        times = sorted(plain(house, name, "one wrong word", source="fd00:0:15::7")[1] for _ in range(5))
-        return times[2]
-    known, unknown = median(account), median("nobody-of-that-name")
-    assert abs(known - unknown) < max(0.1, 0.5 * max(known, unknown)) * PATIENCE, (known, unknown)
+    """Medians, taken in turn so that other work on the machine falls on both."""
+    def seconds(name):
+        started = time.monotonic()
+        assert plain(house, name, "one wrong word", source="fd00:0:15::7")[0] == 535
+        return time.monotonic() - started
+    times = [(seconds(account), seconds("nobody-of-that-name")) for _ in range(9)]
+    known, unknown = (sorted(t)[4] for t in zip(*times))
+    assert abs(known - unknown) < max(0.1, 0.5 * max(known, unknown)) * PATIENCE, times
 
 
 # While something is away
@@ -291,7 +294,7 @@ def test_a_message_without_guard_or_spool_is_deferred_or_taken_never_lost(world,
     [pid] = house.pids(role)
     os.kill(pid, signal.SIGKILL)
     codes, taken = [], 0
-    end = time.monotonic() + 15 * PATIENCE
+    end = time.monotonic() + 60 * PATIENCE
     while taken < 3 and time.monotonic() < end:
         to = f"without-{role}-{taken}@post.example"
         code = client.mail("alice@example.org")[0]
@@ -328,15 +331,15 @@ def test_mail_that_cannot_go_out_is_warned_of_then_given_up(world, house):
 
 
 def test_a_slow_next_hop_holds_up_nobody_else(world, house):
-    stuck = []
+    stuck, go_on = [], threading.Event()
     with Sink() as sink:
-        sink.answers["connect"] = lambda _: (stuck.append(1), time.sleep(5), "220 at last")[2]
+        sink.answers["connect"] = lambda _: (stuck.append(1), go_on.wait(300), "220 at last")[2]
         house.send([f"slow{i}@sink.example" for i in range(5)])
         eventually(lambda: stuck, 10, "a connection to the slow hop")
-        started = time.monotonic()
         house.send("quick@post.example")
         world.post.wait("quick@post.example")
-        assert time.monotonic() - started < 3 * PATIENCE
+        assert not sink.messages
+        go_on.set()
         eventually(lambda: sink.messages, 20, "the slow delivery")
 
 

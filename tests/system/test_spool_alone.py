@@ -62,12 +62,12 @@ class Frames:
     def send(self, kind, ident=0, payload=b"", fd=None):
         head = struct.pack("=IHBBQQ", len(payload), kind, 1, 1 if fd is not None else 0, ident, 0)
         passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd is not None else []
-        self.sock.settimeout(20)
+        self.sock.settimeout(100)
         done = self.sock.sendmsg([head + payload], passed)
         if done < len(head) + len(payload):
             self.sock.sendall((head + payload)[done:])
 
-    def receive(self, timeout=20):
+    def receive(self, timeout=100):
         """(type, id, payload, fd or None), or None at the end of the stream."""
         self.sock.settimeout(timeout * PATIENCE)
         while True:
@@ -205,7 +205,7 @@ def spool(tmp_path):
 
 
 def wait_for(check, what):
-    end = time.monotonic() + 15 * PATIENCE
+    end = time.monotonic() + 60 * PATIENCE
     while not check():
         assert time.monotonic() < end, what
         time.sleep(0.02)

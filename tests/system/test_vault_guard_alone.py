@@ -69,7 +69,7 @@ class Frames:
         done = self.sock.sendmsg([head + payload], passed)
         assert done == len(head) + len(payload)
 
-    def receive(self, timeout=20):
+    def receive(self, timeout=100):
         """(type, id, payload), or None at the end of the stream."""
         self.sock.settimeout(timeout)
         while True:
@@ -99,7 +99,7 @@ def fields(payload, shape):
     return out, payload[at:]
 
 
-def wait_for(check, what, seconds=20):
+def wait_for(check, what, seconds=100):
     end = time.monotonic() + seconds
     while not check():
         assert time.monotonic() < end, f"{what} did not come in {seconds} s"
@@ -175,7 +175,7 @@ class Role:
     def ask(self, verb, **request):
         """Lines of the answer; the last has "done"."""
         with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(20)
+            s.settimeout(100)
             s.connect(str(self.control_path))
             s.sendall(json.dumps({"verb": verb, **request}).encode() + b"\n")
             lines = []
@@ -231,7 +231,7 @@ def verify(frames, name, password, peer="192.0.2.1", ident=1, mechanism="PLAIN")
     frames.send(VERIFY, ident, struct.pack("=Q", 77) + address(peer) + octets(name) + octets(password) + octets(mechanism))
 
 
-def verdict(frames, timeout=20):
+def verdict(frames, timeout=100):
     while True:
         kind, ident, payload = frames.receive(timeout)
         if kind == CHANGED:
@@ -458,26 +458,26 @@ def test_suspended(vault):
 
 
 def test_guessing(tmp_path):
-    with Role("vault", tmp_path, "guess_delay: 400ms, guess_delay_max: 800ms") as vault:
+    with Role("vault", tmp_path, "guess_delay: 2s, guess_delay_max: 4s") as vault:
         vault.do("account.add", name="alice", identities=[], password="right")
         s = vault.peer(SUBMIT)
         waits = [login(s, "alice", f"guess{i}", peer="203.0.113.5")["seconds"] for i in range(6)]
-        assert max(waits[:3]) < 0.4 and waits[3] >= 0.4 and waits[4] >= 0.8 and waits[5] >= 0.8
+        assert max(waits[:3]) < 2 and waits[3] >= 2 and waits[4] >= 4 and waits[5] >= 4
         # Known and unknown alike, and right answers wait as well.
-        assert login(s, "alice", "right", peer="203.0.113.5")["seconds"] >= 0.8
+        assert login(s, "alice", "right", peer="203.0.113.5")["seconds"] >= 4
         unknown = [login(s, "nobody", f"guess{i}", peer="203.0.113.6")["seconds"] for i in range(5)]
-        assert max(unknown[:3]) < 0.4 and unknown[3] >= 0.4 and unknown[4] >= 0.8
+        assert max(unknown[:3]) < 2 and unknown[3] >= 2 and unknown[4] >= 4
         # The same wrong password again is no guess.
         login(s, "alice", "right", peer="192.0.2.1")
         for _ in range(10):
-            assert login(s, "alice", "stale", peer="192.0.2.1")["seconds"] < 0.4
-        assert login(s, "alice", "right", peer="192.0.2.1")["seconds"] < 0.4
+            assert login(s, "alice", "stale", peer="192.0.2.1")["seconds"] < 2
+        assert login(s, "alice", "right", peer="192.0.2.1")["seconds"] < 2
         assert {e["repeated"] for e in vault.logged("auth.failed") if e["address"] == "192.0.2.1"} == {0, 1}
         # One that is slowed may not ask in parallel; others go on, and nobody waits for them.
         for i in range(30):
             verify(s, "alice", f"many{i}", peer="203.0.113.5", ident=100 + i)
         other = vault.peer(SUBMIT, 1)
-        assert login(other, "alice", "right", peer="192.0.2.1")["seconds"] < 0.4
+        assert login(other, "alice", "right", peer="192.0.2.1")["seconds"] < 2
         got = [verdict(s)["status"] for _ in range(30)]
         assert got.count(UNAVAILABLE) == 22 and got.count(BAD) == 8
         assert vault.logged("auth.slowed") and vault.logged("auth.unavailable")
@@ -496,12 +496,11 @@ def test_cancel_and_lost_peers(tmp_path):
         lost = vault.peer(SUBMIT, 3)
         for i in range(8):
             verify(lost, "alice", f"y{i}", peer="203.0.113.6", ident=i + 1)
-        time.sleep(0.2)
+        wait_for(lambda: vault.status()["waiting"] > 0, "questions of the peer that will be lost")
         lost.sock.close()
         kind, _, payload = vault.master.receive()
         assert kind == BROKEN and payload == struct.pack("=BII", SUBMIT, 3, vault.epoch)
-        time.sleep(1.5)
-        assert vault.status()["waiting"] == 0
+        wait_for(lambda: vault.status()["waiting"] == 0, "the end of what nobody waits for")
 
 
 def test_nonsense_closes_the_channel(vault):
@@ -525,7 +524,7 @@ def test_pool_full(vault):
         verify(s, f"n{i}", "x", peer=f"10.0.{i // 250}.{i % 250}", ident=1000 + i)
     known = vault.peer(SUBMIT, 1)
     v = login(known, "alice", "other", peer="192.0.2.1")
-    assert v["status"] == BAD and v["seconds"] < 2
+    assert v["status"] == BAD and v["seconds"] < 10
     got = [verdict(s)["status"] for _ in range(400)]
     assert set(got) == {BAD, UNAVAILABLE} and got.count(BAD) >= 128
 
