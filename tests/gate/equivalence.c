@@ -173,22 +173,42 @@ static int family_of(const struct law_row *row, int family)
     return row->families == 'b' || row->families == '0' + family;
 }
 
+/* What may stand between Ethernet and IP without changing what is said. */
+static const char *const stacks[] = {"eth / ",
+                                     "eth / tag / ",
+                                     "eth / tag type=88a8 / tag / ",
+                                     "eth / tag type=9100 / tag type=9200 / tag type=9300 / tag / ",
+                                     "eth / pppoe / ",
+                                     "eth / pppoe short / ",
+                                     "eth / tag type=88a8 / tag / pppoe / "};
+#define STACKS (sizeof(stacks) / sizeof(stacks[0]))
+
+/* The row's frame in that stack; 0: it has another of its own. */
+static size_t build(const struct law_row *row, int family, size_t stack, uint8_t octets[static FRAME_FAKE_MAX])
+{
+    char words[1024];
+    if (stack == 0) {
+        return frame_fake_build(row->frame, family, octets);
+    }
+    if (strncmp(row->frame, "eth / ip", 8) != 0) {
+        return 0;
+    }
+    (void)snprintf(words, sizeof(words), "%s%s", stacks[stack], row->frame + 6);
+    return frame_fake_build(words, family, octets);
+}
+
 static size_t corpus(void)
 {
     uint8_t octets[FRAME_FAKE_MAX];
     size_t frames = 0;
-    for (size_t i = 0; i < law_rows_count; i++) {
-        const struct law_row *row = &law_rows[i];
-        for (int family = 4; family <= 6; family += 2) {
-            if (!family_of(row, family)) {
-                continue;
-            }
-            size_t len = frame_fake_build(row->frame, family, octets);
-            frames++;
-            for (int side = 0; side < 2; side++) {
-                judge((int)row->policy, link_of(row), side, (struct span){octets, len});
-            }
+    for (size_t n = 0; n < law_rows_count * 2 * STACKS; n++) {
+        const struct law_row *row = &law_rows[n / 2 / STACKS];
+        int family = n / STACKS % 2 == 0 ? 4 : 6;
+        size_t len = family_of(row, family) ? build(row, family, n % STACKS, octets) : 0;
+        for (int side = 0; side < 2 && len > 0; side++) {
+            judge((int)row->policy, link_of(row), side, (struct span){octets, len});
         }
+        frames += len > 0;
     }
     return frames;
 }
