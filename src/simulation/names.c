@@ -45,14 +45,21 @@ static size_t name_write(uint8_t *to, const char *name)
     return len;
 }
 
+/* The number in "d7.example", when the letter is asked for; -1: it is none, or not below bound. */
+static int number_in(const char *name, char letter, unsigned bound)
+{
+    char *end;
+    if (name[0] != letter || name[1] < '0' || name[1] > '9') {
+        return -1;
+    }
+    unsigned long n = strtoul(name + 1, &end, 10);
+    return strcmp(end, ".example") == 0 && n < bound ? (int)n : -1;
+}
+
 /* "d7.example", "origin.example" */
 static int domain_parse(const char *name)
 {
-    unsigned d;
-    if (strcmp(name, "origin.example") == 0) {
-        return SIM_DOMAINS;
-    }
-    return sscanf(name, "d%u.example", &d) == 1 && d < SIM_DOMAINS ? (int)d : -1;
+    return strcmp(name, "origin.example") == 0 ? SIM_DOMAINS : number_in(name, 'd', SIM_DOMAINS);
 }
 
 static unsigned mx_write(const struct sim *s, int domain, uint8_t rdata[2][64], struct span views[2])
@@ -73,17 +80,16 @@ static struct resolver_answer answer_for(struct sim *s, const struct resolver_qu
                                          struct span views[2])
 {
     struct resolver_answer a = {.ttl_s = 30 + (uint32_t)sim_below(s, 3000), .rdata = views, .status = RESOLVER_NO_NAME};
-    unsigned host;
-    int domain = domain_parse(q->name);
+    int domain = domain_parse(q->name), host = number_in(q->name, 'h', SIM_HOSTS + 1);
     if (!sim_healed(s) && sim_chance(s, s->weather.dns_bad)) {
         a.status = RESOLVER_FAILED;
         a.why = "the name servers failed to answer";
     } else if (q->type == DNS_TYPE_MX && domain >= 0) {
         a.count = mx_write(s, domain, rdata, views);
         a.status = a.count > 0 ? RESOLVER_FOUND : RESOLVER_NO_NAME;
-    } else if (q->type == DNS_TYPE_A && sscanf(q->name, "h%u.example", &host) == 1) {
+    } else if (q->type == DNS_TYPE_A && host >= 0) {
         struct net_address address;
-        net_address_of((int)host, &address);
+        net_address_of(host, &address);
         memcpy(rdata[0], address.bytes + 12, 4);
         views[0] = (struct span){rdata[0], 4};
         a.count = 1;
