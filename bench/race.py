@@ -78,6 +78,19 @@ class Result:
         return {"what": self.what, "figures": figures, "bars": self.bars, "notes": self.notes, "wrong": self.wrong}
 
 
+def markdown(out):
+    """The tables of docs/performance.md, from what --json wrote."""
+    lines = ["| row | what | median | lowest to highest | unit |", "|---|---|---|---|---|"]
+    for name, row in out["rows"].items():
+        for who, f in row["figures"].items():
+            span = f"{short(f['low'])} to {short(f['high'])}" if len(f["runs"]) > 1 else "one run"
+            lines.append(f"| {name} | {who} | {short(f['median'])} | {span} | {f['unit']} |")
+    lines += ["", "| row | asked | came | holds |", "|---|---|---|---|"]
+    for name, row in out["rows"].items():
+        lines += [f"| {name} | {b['bar']} | {b['value']} | {'yes' if b['holds'] else '**no**'} |" for b in row["bars"]]
+    return "\n".join(lines)
+
+
 class Race:
     """What the rows share."""
 
@@ -110,6 +123,7 @@ def main():
     options.add_argument("--quick", action="store_true", help="each row once and small: does it work")
     options.add_argument("--runs", type=int, default=5, help="of each contestant in a row that is repeated (5)")
     options.add_argument("--json", type=pathlib.Path, metavar="FILE", help="the figures, every run of them")
+    options.add_argument("--markdown", type=pathlib.Path, metavar="FILE", help="the same as tables")
     options.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(rows.ROWS))
     args = options.parse_args()
     for name in args.rows:
@@ -137,6 +151,8 @@ def main():
     out["load after"] = pathlib.Path("/proc/loadavg").read_text().split()[0]
     if args.json:
         args.json.write_text(json.dumps(out, indent=1) + "\n")
+    if args.markdown:
+        args.markdown.write_text(markdown(out) + "\n")
     wrong = sum(len(r["wrong"]) for r in out["rows"].values())
     missed = sum(not b["holds"] for r in out["rows"].values() for b in r["bars"])
     print(f"\n{len(out['rows'])} rows, {missed} bars missed, {wrong} things wrong")

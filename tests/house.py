@@ -602,8 +602,9 @@ class Kidoband:
 
     def start(self, wait=True):
         log = open(self.dir / "stderr.log", "ab")
+        # A session of its own, as a service has: the scheduler shares by sessions.
         self.process = subprocess.Popen([KIDOBAND, "-c", self.config_file], stdin=subprocess.DEVNULL, stdout=log,
-                                        stderr=log, env=self.environment())
+                                        stderr=log, env=self.environment(), start_new_session=True)
         log.close()
         if wait:
             self.wait_ready()
