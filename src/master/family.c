@@ -156,7 +156,7 @@ static void listen_if_ready(struct master *m)
     static const enum master_role needed[] = {ROLE_VAULT, ROLE_GUARD, ROLE_SPOOL};
     for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++) {
         const struct relative *r = find(m, needed[i], 0);
-        if (!m->ready_told && r->state != RELATIVE_READY) {
+        if (r != NULL && !m->ready_told && r->state != RELATIVE_READY) {
             return;
         }
     }
@@ -168,7 +168,7 @@ static void listen_if_ready(struct master *m)
         }
         listening += r->role == ROLE_SUBMIT && r->listening ? 1 : 0;
     }
-    if (listening > 0) {
+    if (listening > 0 || !m->config->submission.present) {
         family_ready(m, NULL);
     }
 }
@@ -332,15 +332,23 @@ static void add(struct master *m, enum master_role role, uint32_t count)
     }
 }
 
+bool family_has(const struct config *c, enum master_role role)
+{
+    return role == ROLE_MASTER || role == ROLE_GUARD || c->submission.present;
+}
+
 void family_start(struct master *m)
 {
-    bool mail = m->config->submission.present;
-    add(m, ROLE_VAULT, mail ? 1 : 0);
-    add(m, ROLE_GUARD, 1);
-    if (mail) {
-        add(m, ROLE_SPOOL, 1);
-        add(m, ROLE_DELIVER, m->config->delivery.workers);
-        add(m, ROLE_SUBMIT, m->config->submission.workers);
+    const struct {
+        enum master_role role;
+        uint32_t count;
+    } wanted[] = {{ROLE_VAULT, 1},
+                  {ROLE_GUARD, 1},
+                  {ROLE_SPOOL, 1},
+                  {ROLE_DELIVER, m->config->delivery.workers},
+                  {ROLE_SUBMIT, m->config->submission.workers}};
+    for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
+        add(m, wanted[i].role, family_has(m->config, wanted[i].role) ? wanted[i].count : 0);
     }
     for (size_t i = 0; i < m->family_count; i++) {
         start(&m->family[i]);

@@ -108,6 +108,9 @@ static int control_socket(struct master *m, enum master_role role)
         return failed("control socket", m->config->processes.runtime_directory, ENAMETOOLONG);
     }
     (void)unlink(un.sun_path); /* the lock is ours: nobody listens there any more */
+    if (!family_has(m->config, role)) {
+        return 0;
+    }
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0 || bind(fd, (struct sockaddr *)&un, sizeof(un)) != 0 || listen(fd, 64) != 0) {
         int err = errno;

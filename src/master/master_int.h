@@ -118,6 +118,8 @@ int ground_memfd(const char *name, struct span text);
 int ground_read_file(const char *path, size_t max, struct buf *ret);
 
 /* family.c */
+/* Does a house with this configuration have such a process? Without submission it takes no mail, and needs few. */
+bool family_has(const struct config *c, enum master_role role);
 void family_start(struct master *m);
 void family_reaped(struct master *m, pid_t pid, int wait_status);
 void family_reload(struct master *m);
