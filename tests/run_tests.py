@@ -253,9 +253,8 @@ def crash(name):
             (OUT / f"crash-{one}.xml").unlink(missing_ok=True)
             crash_runs[one] = pool.submit(crash_run, one, OUT / f"crash-{one}.xml")
     status, out = crash_runs[name].result()
-    for line in out.splitlines():
-        if line.startswith(f"{name}, "):  # seeds and counts
-            print(f"   {line}")
+    for line in re.findall(rf"^\.*({name}, .*)$", out, re.M):  # seeds and counts
+        print(f"   {line}")
     results = OUT / f"crash-{name}.xml"
     if not results.exists():
         tally.add(f"crash: {name}", False, out)

@@ -68,7 +68,7 @@ class Game:
 
     async def settle(self, concurrent=IN_FLIGHT):
         """The clients wait until everything promised has arrived and the queue is empty."""
-        self.clients.paused.clear()
+        await self.clients.pause_all()
         await self.receive(True)
         try:
             await until(lambda: not self.ledger.missing(), 90,

@@ -246,7 +246,7 @@ class Clients:
         self.ledger, self.seed, self.host, self.port = ledger, seed, host, port
         self.sessions, self.tls_port, self.tls_sessions = sessions, tls_port, tls_sessions
         self.context, self.login, self.large, self.pause = context, login, large, pause
-        self.stopping, self.tasks, self.paused = False, [], asyncio.Event()
+        self.stopping, self.tasks, self.paused, self.busy = False, [], asyncio.Event(), 0
         self.paused.set()
 
     def start(self):
@@ -257,6 +257,12 @@ class Clients:
         self.stopping = True
         self.paused.set()
         await asyncio.wait_for(asyncio.gather(*self.tasks), 120)
+
+    async def pause_all(self):
+        """Returns when nobody is within a transaction, so that no promise comes after it."""
+        self.paused.clear()
+        while self.busy > 0:
+            await asyncio.sleep(0.02)
 
     def message(self, rng, number, count):
         key = f"{self.seed}-{number}-{count}"
@@ -283,7 +289,11 @@ class Clients:
                     if self.stopping:
                         break
                     count += 1
-                    await asyncio.wait_for(self.send(reader, writer, self.message(rng, number, count)), 120)
+                    self.busy += 1
+                    try:
+                        await asyncio.wait_for(self.send(reader, writer, self.message(rng, number, count)), 120)
+                    finally:
+                        self.busy -= 1
                     if self.pause:
                         await asyncio.sleep(self.pause)
                 writer.write(b"QUIT\r\n")

@@ -101,7 +101,7 @@ class Cutter:
         await asyncio.to_thread(self.disk.cut)
         await asyncio.sleep(rng.choice([0, 0.05, 0.5]))  # the daemon may see errors first
         self.house.kill_all(self.pids.values())
-        self.clients.paused.clear()
+        await self.clients.pause_all()
         self.ledger.crash(began, time.monotonic(), f"cut {number}", True)
         await self.disk.umount()
         await asyncio.sleep(0.05)

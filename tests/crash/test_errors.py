@@ -120,7 +120,7 @@ class Patient:
         self.cases += 1
 
     async def settle(self):
-        self.clients.paused.clear()
+        await self.clients.pause_all()
         await until(lambda: not self.ledger.missing(), 60,
                     lambda: f"{self.ledger.missing()[:5]} of {self.ledger.story()}", 0.1)
         self.clients.paused.set()

@@ -111,7 +111,7 @@ def test_I3_a_rotten_octet_is_never_sent_and_stops_nothing(world, small):
         async with Play(world, "i3", SEED, state=small, sink=False, large=0.1, clients=False) as game:
             game.send()
             await game.progress(60)
-            game.clients.paused.clear()
+            await game.clients.pause_all()
             await asyncio.sleep(0.3)
             house, spool, good = game.house, small / "spool", world.dir / "i3-good"
             told, hit = [], 0
@@ -188,7 +188,7 @@ def test_I4_results_that_wait_for_the_disk_are_few(world, small):
         async with Play(world, "i4disk", SEED, state=small, daemon=FAULTS / "src/master/kidoband",
                         plan=world.dir / "faults-i4", sink=False, large=0.0) as game:
             await game.progress(1500)
-            game.clients.paused.clear()
+            await game.clients.pause_all()
             await asyncio.sleep(0.5)
             plan.arm("spool.batch.write", faults.ERROR, errno.EIO, times=faults.FOREVER)
             await game.receive(True)
@@ -245,7 +245,7 @@ def test_I6_poison_stops_nobody(world):
             os.unlink(house.dir / "state/spool/large" / large)
             game.send()
             await game.progress(100)
-            game.clients.paused.clear()
+            await game.clients.pause_all()
             await game.receive(True)
             await until(lambda: not game.ledger.missing(), 60, lambda: f"{game.ledger.missing()[:5]}", 0.1)
             await until(lambda: house.events(event="message.damaged", id=large), 30, "the damaged one is told")

@@ -86,9 +86,12 @@ class Killer:
         if point in DEATH_FIRST:
             role = DEATH_FIRST[point]
             self.kill_pid(self.pids[role, 0])
-        if point.startswith("master"):
-            asyncio.create_task(self.house.ask("master", verb="status"))
-        await until(lambda: self.plan.left(point) == 0, 60, f"a hit of {point}", 0.005)
+
+        async def reached():
+            if point.startswith("master") and self.plan.left(point) > 0:
+                await self.house.ask("master", verb="status")  # it has little to say of itself
+            return self.plan.left(point) == 0
+        await until(reached, 60, f"a hit of {point}", 0.005)
 
     def kill_pid(self, pid):
         try:
@@ -132,7 +135,7 @@ class Killer:
 
     async def settle(self):
         """Everything promised arrives, and nothing stays behind."""
-        self.clients.paused.clear()
+        await self.clients.pause_all()
         await until(lambda: not self.ledger.missing(), 90,
                     lambda: f"{self.ledger.missing()[:5]} of {self.ledger.story()}", 0.2)
 

@@ -89,7 +89,7 @@ class Soak:
 
     async def accounted(self):
         """The clients pause: each promised recipient is delivered, or bounced, or queued."""
-        self.game.clients.paused.clear()
+        await self.game.clients.pause_all()
 
         async def check():
             rows = await self.game.queue()
