@@ -706,12 +706,17 @@ void stream_local(const struct stream *s, struct net_address *ret)
     from_sockaddr(&ss, ret);
 }
 
-void stream_remote(const struct stream *s, struct net_address *ret)
+void stream_peer(int fd, struct net_address *ret)
 {
     struct sockaddr_storage ss = {0};
     socklen_t len = sizeof(ss);
-    (void)getpeername(s->fd, (struct sockaddr *)&ss, &len);
+    (void)getpeername(fd, (struct sockaddr *)&ss, &len);
     from_sockaddr(&ss, ret);
+}
+
+void stream_remote(const struct stream *s, struct net_address *ret)
+{
+    stream_peer(s->fd, ret);
 }
 
 void stream_tls_text(const struct stream *s, char *text, size_t size)

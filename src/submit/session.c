@@ -6,14 +6,18 @@
 #include <openssl/rand.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/log.h"
 #include "smtp/proxy.h"
+#include "smtp/reply.h"
 #include "submit/submit_int.h"
 
 #define OUTPUT_HIGH    (64U * 1024U) /* a client that does not read its replies waits here, not in our memory */
 #define CLOSE_LIMIT_MS 3000
+#define REPLY_ROOM     2048U
 
 static void session_free(struct session *s)
 {
@@ -566,8 +570,40 @@ static bool speaks_proxy(const struct session *s)
     return false;
 }
 
+/* The house is full: a line and the end, at the least cost, or refusing would take the time of those who are served.
+ * Whom a proxy brings, and the crowd of one address, begin_dialogue() judges. */
+static bool turned_away(struct submit *sb, const struct submit_listener *l, int fd)
+{
+    static const char why[] = "Too many connections to this server; try again later";
+    if (l->proxy_from_count > 0 ||
+        crowd_total(sb->crowd) < sb->settings->config->config->submission.limits.connections) {
+        return false;
+    }
+    struct net_address address;
+    struct buf reply;
+    char peer[NET_ADDRESS_TEXT];
+    const struct reply_tail tail = {l->smtp.help_url, id_mint(&sb->minter, clock_wall_ms())};
+    buf_init(&reply, REPLY_ROOM);
+    if (!l->implicit_tls && reply_append(&reply, 421, (const uint8_t[]){4, 7, 0}, span_str(why), &tail) == 0) {
+        (void)send(fd, reply.data, reply.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+    stream_peer(fd, &address);
+    net_address_format(&address, peer);
+    (void)close(fd);
+    buf_fini(&reply);
+    sb->counters.sessions++;
+    sb->counters.sessions_refused++;
+    log_info("session.closed", LF_ID("session", tail.session), LF_STR("address", peer), LF_STR("service", l->service),
+             LF_STR("account", NULL), LF_STR("greeted_as", NULL), LF_STR("tls", ""), LF_UINT("messages", 0),
+             LF_STR("reason", why));
+    return true;
+}
+
 void session_open(struct submit *sb, uint32_t listener, int fd)
 {
+    if (turned_away(sb, &sb->settings->listeners[listener], fd)) {
+        return;
+    }
     struct session *s = calloc(1, sizeof(*s));
     struct stream *stream = s != NULL ? stream_new(sb->child->loop, fd, &stream_callbacks, s) : NULL;
     if (stream == NULL) {

@@ -382,3 +382,31 @@ def test_nothing_died_that_was_not_killed(house):
     spoken = [line for line in house.stderr().splitlines() if re.search("Sanitizer|runtime error|process.died", line)]
     killed = [line for line in spoken if '"how":"signal 9"' in line]
     assert len(spoken) == len(killed), spoken
+
+
+def test_a_full_house_turns_away(house):
+    before = house.settings
+    submission = dict(before["submission"], limits={"connections": 3})
+    house.write_config(dict(before, submission=submission))
+    house.run("reload")
+    opened = []
+    try:
+        def turned_away():
+            """Workers take the new file one by one, and end old connections in their own time."""
+            opened.append(socket.create_connection(("127.0.0.1", 587), timeout=20))
+            greeting = opened[-1].recv(500)
+            return greeting if greeting.startswith(b"421") else None
+
+        greeting = eventually(turned_away, 30, "the limit")
+        assert greeting.startswith(b"421 4.7.0 Too many connections to this server") and b"https://" in greeting
+        assert opened[-1].recv(500) == b"", "and the connection ends"
+        identity = re.search(rb"[0-9a-z]{13}", greeting).group().decode()
+        eventually(lambda: house.events(event="session.closed", session=identity), 20, "its event")
+        opened.append(socket.create_connection(("127.0.0.1", 465), timeout=20))
+        assert opened[-1].recv(500) == b"", "no clear text where TLS is spoken"
+    finally:
+        for s in opened:
+            s.close()
+        house.write_config(before)
+        house.run("reload")
+    eventually(lambda: house.connect(user="alice", login=False).quit(), 30, "a greeting again")
