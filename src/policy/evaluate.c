@@ -46,9 +46,9 @@ void policy_rates_free(struct policy_rates **rp)
 
 static void forget_one(struct policy_rates *r)
 {
-    struct rate *least = NULL;
+    struct rate *least = r->table; /* of a full table: there is one */
     for (struct rate *one = r->table; one != NULL; one = one->hh.next) {
-        least = least == NULL || one->tat_ns < least->tat_ns ? one : least;
+        least = one->tat_ns < least->tat_ns ? one : least;
     }
     HASH_DEL(r->table, least);
     free(least);

@@ -74,7 +74,7 @@ void export_name(const struct export_text *t, size_t class_, char name[static EX
 {
     const char *from = t->in->policy->classes[class_].name;
     int len = class_ == 0 ? 0 : snprintf(name, EXPORT_NAME, "c%zu-", class_);
-    for (size_t i = 0; from[i] != '\0' && i < NAME_LETTERS; i++) {
+    for (size_t i = 0; i < NAME_LETTERS && from[i] != '\0'; i++) {
         name[len++] = isalnum((unsigned char)from[i]) != 0 && (unsigned char)from[i] < 0x80 ? from[i] : '-';
     }
     name[len] = '\0';
