@@ -333,7 +333,7 @@ def test_check(place, tmp_path):
 
 def test_help(place):
     text = place.run("--help").stdout
-    verbs = re.findall(r"^  ((?:account |app-password |queue |spool )?[a-z]+)", text, re.M)
+    verbs = re.findall(r"^  ((?:account |app-password |gate |queue |spool )?[a-z]+)", text, re.M)
     assert len(verbs) > 25
     for verb in verbs:
         done = place.run(*verb.split(), "--help")
