@@ -187,6 +187,14 @@ int world_open(struct world *w)
     return r;
 }
 
+/* What is still known when the process is gone. Clients without an answer get none; a removal that was not on the disk
+ * has not been, though nobody is owed the message any more. */
+static void entry_forget(struct world_entry *e, uint64_t durable_turn)
+{
+    bool removed = e->fate == WORLD_REMOVED && e->settled_turn > durable_turn;
+    e->fate = e->fate == WORLD_SENT || removed ? WORLD_REFUSED : e->fate;
+}
+
 /* As kill -9 would: nothing more reaches the disk. */
 void world_drop(struct world *w)
 {
@@ -195,9 +203,11 @@ void world_drop(struct world *w)
     w->jobs_count = 0;
     if (sp != NULL) {
         memdisk_cut(w->mem, 1);
-        for (size_t i = 0; i < w->ledger_count; i++) { /* their clients get no answer any more */
-            bool unsure = w->ledger[i].fate == WORLD_SENT || w->ledger[i].fate == WORLD_REMOVED; /* not yet durable */
-            w->ledger[i].fate = unsure ? WORLD_REFUSED : w->ledger[i].fate;
+        struct spool_figures f;
+        spool_figures(sp, &f);
+        for (size_t i = 0; i < w->ledger_count; i++) {
+            entry_forget(&w->ledger[i], f.log.durable_turn);
+            w->ledger[i].settled_turn = 0; /* the next log counts anew */
         }
         unsigned was = w->broken;
         spool_close(&sp);
@@ -223,7 +233,7 @@ static void entries_settle(const struct world *w, struct world *fork)
     }
     for (size_t i = 0; i < fork->ledger_count; i++) {
         struct world_entry *e = &fork->ledger[i];
-        e->fate = e->fate == WORLD_SENT ? WORLD_REFUSED : e->fate; /* its client got no answer */
+        entry_forget(e, f.log.durable_turn);
         e->settled |= e->settled_turn > 0 && e->settled_turn <= f.log.durable_turn;
         e->settled_turn = 0;
     }
@@ -292,7 +302,12 @@ static void operate(struct world *w, struct world_entry *e)
 {
     switch (world_random(w) % 16) {
     case 0:
-        e->fate = spool_remove(w->sp, e->id, SPAN_LIT("by chance")) >= 0 ? WORLD_REMOVED : e->fate;
+        if (spool_remove(w->sp, e->id, SPAN_LIT("by chance")) >= 0) {
+            struct spool_figures f;
+            spool_figures(w->sp, &f);
+            e->fate = WORLD_REMOVED;
+            e->settled_turn = f.log.gather_turn;
+        }
         break;
     case 1:
         (void)spool_retry(w->sp, e->id);
