@@ -59,6 +59,7 @@ static struct sim_message *dsn_of(struct sim *s, uint64_t id, struct span to)
         m = ledger_add(s);
         m->id = id;
         m->dsn = true;
+        m->at = s->now_ms;
         m->count = 1;
         memcpy(m->recipients[0].address, to.ptr, to.len < 47 ? to.len : 47);
     }
@@ -119,25 +120,26 @@ static struct span field(struct span text, const char *name)
     return (struct span){at, end != NULL ? (size_t)(end - at) : 0};
 }
 
-static void told(struct sim *s, const struct sim_message *m, struct sim_recipient *r, struct span action, bool expired)
+static void told(struct sim *s, const struct sim_message *m, struct sim_recipient *r, struct span action, uint64_t when,
+                 bool expired)
 {
     uint8_t kind = span_eq(action, SPAN_LIT("failed"))    ? NOTIFY_FAILURE
                    : span_eq(action, SPAN_LIT("delayed")) ? NOTIFY_DELAY
                                                           : NOTIFY_SUCCESS;
     uint64_t early = (uint64_t)s->crashes * HOUR + MINUTE; /* what a start may add to the spool's clock */
     r->told[kind]++;
-    r->told_first[kind] = r->told_first[kind] == 0 ? s->now_ms : r->told_first[kind];
+    r->told_first[kind] = r->told_first[kind] == 0 ? when : r->told_first[kind];
     s->bounced += kind == NOTIFY_FAILURE;
     s->delayed += kind == NOTIFY_DELAY;
     s->expired += expired;
-    if (expired && s->now_ms + early < m->at + SIM_LIFETIME) {
-        sim_broken(s, "message %u is given up after %" PRIu64 " h", m->token, (s->now_ms - m->at) / HOUR);
+    if (expired && when + early < m->at + SIM_LIFETIME) {
+        sim_broken(s, "message %u is given up after %" PRIu64 " h", m->token, (when - m->at) / HOUR);
     }
     if (kind == NOTIFY_FAILURE && r->accepted > 0 && r->allowed == 0) {
         sim_broken(s, "message %u was taken for %s and bounced", m->token, r->address);
     }
-    if (kind == NOTIFY_DELAY && s->now_ms + early < m->at + SIM_DELAY) {
-        sim_broken(s, "message %u: the delay is told after %" PRIu64 " s", m->token, (s->now_ms - m->at) / 1000);
+    if (kind == NOTIFY_DELAY && when + early < m->at + SIM_DELAY) {
+        sim_broken(s, "message %u: the delay is told after %" PRIu64 " s", m->token, (when - m->at) / 1000);
     }
     if (r->notify == NOTIFY_NEVER) {
         sim_broken(s, "message %u: told, but NOTIFY=NEVER", m->token);
@@ -148,7 +150,7 @@ static void told(struct sim *s, const struct sim_message *m, struct sim_recipien
 }
 
 /* Each recipient that the notification names. */
-static void dsn_read(struct sim *s, uint32_t token, struct span octets)
+static void dsn_read(struct sim *s, uint32_t token, uint64_t when, struct span octets)
 {
     struct sim_message *m = ledger_by_token(s, token);
     static const char lead[] = "\r\nFinal-Recipient: rfc822; ";
@@ -161,7 +163,7 @@ static void dsn_read(struct sim *s, uint32_t token, struct span octets)
             sim_broken(s, "a notification names somebody else");
             return;
         }
-        told(s, m, r, field(rest, "\r\nAction: "), span_eq(field(rest, "\r\nStatus: "), SPAN_LIT("5.4.7")));
+        told(s, m, r, field(rest, "\r\nAction: "), when, span_eq(field(rest, "\r\nStatus: "), SPAN_LIT("5.4.7")));
         named++;
         at += sizeof(lead) - 1;
     }
@@ -213,7 +215,7 @@ void ledger_accepted(struct sim *s, struct span sender, struct span recipient, s
     if (!dsn) {
         message_compare(s, m, octets);
     } else if (r->accepted == 1) {
-        dsn_read(s, number_of((struct span){recipient.ptr + 1, recipient.len - 1}), octets);
+        dsn_read(s, number_of((struct span){recipient.ptr + 1, recipient.len - 1}), m->at, octets);
     }
 }
 
