@@ -77,11 +77,11 @@ static const char *const sql[SQL_COUNT] = {
                      " last_used, revoked FROM secret WHERE account = ?1 ORDER BY revoked = 0 DESC, id LIMIT ?2"),
     [SQL_SECRET_PUT] = ("INSERT INTO secret(account, kind, label, hash, sha1_stored, sha1_server, sha256_stored,"
                         " sha256_server, created) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"),
-    [SQL_SECRET_REVOKE] = "UPDATE secret SET revoked = ?4, hash = '', sha1_stored = NULL, sha1_server = NULL,"
-                          " sha256_stored = NULL, sha256_server = NULL"
-                          " WHERE account = ?1 AND kind = ?2 AND label = ?3 AND revoked = 0",
-    [SQL_SECRET_UPGRADE] = "UPDATE secret SET hash = ?2, sha1_stored = ?3, sha1_server = ?4, sha256_stored = ?5,"
-                           " sha256_server = ?6 WHERE id = ?1 AND revoked = 0",
+    [SQL_SECRET_REVOKE] = ("UPDATE secret SET revoked = ?4, hash = '', sha1_stored = NULL, sha1_server = NULL,"
+                           " sha256_stored = NULL, sha256_server = NULL"
+                           " WHERE account = ?1 AND kind = ?2 AND label = ?3 AND revoked = 0"),
+    [SQL_SECRET_UPGRADE] = ("UPDATE secret SET hash = ?2, sha1_stored = ?3, sha1_server = ?4, sha256_stored = ?5,"
+                            " sha256_server = ?6 WHERE id = ?1 AND revoked = 0"),
     [SQL_SECRET_USED] = "UPDATE secret SET last_used = ?2 WHERE id = ?1 AND last_used < ?2",
     [SQL_SECRET_FORGET] = "DELETE FROM secret WHERE account = ?1 AND kind = 'main'",
     [SQL_CERTIFICATE_PUT] = "INSERT INTO certificate VALUES(?1, ?2, ?3, ?4)",
