@@ -7,6 +7,20 @@
 
 #include "cli/cli.h"
 
+static bool has(const json_t *status, const char *role)
+{
+    size_t i;
+    const json_t *one;
+    json_array_foreach(json_object_get(status, "processes"), i, one)
+    {
+        const char *its = json_string_value(json_object_get(one, "role"));
+        if (its != NULL && strcmp(its, role) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Of all processes with that role. */
 static json_int_t sum(const json_t *status, const char *role, const char *figure)
 {
@@ -123,17 +137,19 @@ static void incident_words(const json_t *s, struct buf *out)
 static void print_words(const json_t *status)
 {
     static const struct {
-        const char *title;
+        const char *title, *role; /* NULL: any */
         void (*words)(const json_t *s, struct buf *out);
-    } lines[] = {{"submission", submission_words},
-                 {"queue", queue_words},
-                 {"relay", relay_words},
-                 {"guard", guard_words},
-                 {"incidents", incident_words}};
+    } lines[] = {{"submission", "submit", submission_words},
+                 {"queue", "spool", queue_words},
+                 {"relay", "deliver", relay_words},
+                 {"guard", "guard", guard_words},
+                 {"incidents", NULL, incident_words}};
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
         struct buf b;
         buf_init(&b, 4096);
-        lines[i].words(status, &b);
+        if (lines[i].role == NULL || has(status, lines[i].role)) {
+            lines[i].words(status, &b);
+        }
         if (b.len > 0) {
             (void)printf("%-10s  %.*s\n", lines[i].title, (int)b.len, (const char *)b.data);
         }
@@ -174,10 +190,10 @@ void cli_print_status(void *arg, json_t *status)
     buf_init(&head, 1U << 16);
     (void)buf_printf(&head, "kidoband %s, up ", json_string_value(json_object_get(status, "version")));
     put_age(json_integer_value(json_object_get(status, "uptime_s")), &head);
-    (void)buf_printf(&head, ", %s\nlistens on ", json_string_value(json_object_get(status, "config")));
+    (void)buf_printf(&head, ", %s", json_string_value(json_object_get(status, "config")));
     json_array_foreach(json_object_get(status, "listen"), i, one)
     {
-        (void)buf_printf(&head, "%s%s", i == 0 ? "" : ", ", json_string_value(one));
+        (void)buf_printf(&head, "%s%s", i == 0 ? "\nlistens on " : ", ", json_string_value(one));
     }
     (void)printf("%.*s\n\n", (int)head.len, (const char *)head.data);
     buf_fini(&head);
