@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -85,6 +86,8 @@ def bashrc(world, kidoban):
 
 def main():
     stay = sys.argv[1:] == ["--stay"]
+    # tests/world.sh starts what it holds in the background, and there a shell has Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with house.World() as world:
         kidoban = house.Kidoband(world)
         text = configuration(world, kidoban)

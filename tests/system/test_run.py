@@ -26,8 +26,6 @@ class Terminal:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir(house.TREE)
-            # A shell that starts ./test in the background has it ignored, and so would all below.
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.execvpe(argv[0], argv, {k: v for k, v in os.environ.items() if not k.startswith("KIDOBAN_")})
         self.seen, self.at = "", 0
 
@@ -113,3 +111,9 @@ def test_stay_and_enter(terminal):
     assert story[2] == "0" and "message.stored" in story[1], story[0]
     shell.type("exit 7\n")
     assert shell.end() == 7
+    stay.type("\x03")
+    assert stay.end() in (0, 130)
+    assert not pathlib.Path(folder).exists(), "the world left its folder"
+    left = [p.read_bytes() for p in pathlib.Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
+    assert not [c for c in left if folder.encode() in c], "the world left a process"
+    assert not (house.TREE / "build/world.pid").exists() and not (house.TREE / "build/world.bashrc").exists()
