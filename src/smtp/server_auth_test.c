@@ -1,11 +1,4 @@
 /* AUTH (RFC 4954): who gets in, and every other way an exchange can end. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include "smtp/server_dialogue.h"
 
 static void certificate(struct fake *f)
@@ -111,16 +104,7 @@ static const struct dialogue dialogues[] = {
      {HELLO, C("AUTH LOGIN\r\n", "334"), C("dXNlcg==\nNOOP\r\n", "500 5.5.2"), ALIVE}},
 };
 
-static void dialogues_run_alike(void **state)
-{
-    (void)state;
-    dialogues_run(dialogues, sizeof(dialogues) / sizeof(dialogues[0]));
-}
-
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(dialogues_run_alike),
-    };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return dialogues_main(dialogues, sizeof(dialogues) / sizeof(dialogues[0]));
 }

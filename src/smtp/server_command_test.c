@@ -1,11 +1,4 @@
 /* Command lines, and the arguments of MAIL and RCPT. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include "smtp/server_dialogue.h"
 
 static void no_utf8(struct fake *f)
@@ -139,16 +132,7 @@ static const struct dialogue dialogues[] = {
      SMTP_EVENT_MESSAGES_MAX},
 };
 
-static void dialogues_run_alike(void **state)
-{
-    (void)state;
-    dialogues_run(dialogues, sizeof(dialogues) / sizeof(dialogues[0]));
-}
-
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(dialogues_run_alike),
-    };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return dialogues_main(dialogues, sizeof(dialogues) / sizeof(dialogues[0]));
 }

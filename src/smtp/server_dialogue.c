@@ -178,6 +178,26 @@ void dialogues_run(const struct dialogue *dialogues, size_t count)
     }
 }
 
+struct all {
+    const struct dialogue *dialogues;
+    size_t count;
+};
+
+static void dialogues_run_alike(void **state)
+{
+    const struct all *all = *state;
+    dialogues_run(all->dialogues, all->count);
+}
+
+int dialogues_main(const struct dialogue *dialogues, size_t count)
+{
+    struct all all = {dialogues, count};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_prestate(dialogues_run_alike, &all),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
+
 void dialogue_start(struct fake *f, void (*setup)(struct fake *f))
 {
     fake_init(f);

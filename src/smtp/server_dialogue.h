@@ -52,6 +52,8 @@ void short_lines(struct fake *f);
 
 /* The test fails with the dialogue's name when one goes otherwise. */
 void dialogues_run(const struct dialogue *dialogues, size_t count);
+/* A test program that is these and nothing else: its exit status. */
+int dialogues_main(const struct dialogue *dialogues, size_t count);
 
 /* For what time decides, so that it cannot be cut at will. */
 void dialogue_start(struct fake *f, void (*setup)(struct fake *f)); /* setup: may be NULL; fake_fini() ends it */

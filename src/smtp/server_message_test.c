@@ -1,11 +1,4 @@
 /* The message: line ends and smuggling, limits, refusals of the owner, BDAT (RFC 3030). */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include "smtp/server_dialogue.h"
 
 static void relay_header(struct fake *f)
@@ -218,16 +211,7 @@ static const struct dialogue dialogues[] = {
      .closed = true},
 };
 
-static void dialogues_run_alike(void **state)
-{
-    (void)state;
-    dialogues_run(dialogues, sizeof(dialogues) / sizeof(dialogues[0]));
-}
-
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(dialogues_run_alike),
-    };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return dialogues_main(dialogues, sizeof(dialogues) / sizeof(dialogues[0]));
 }

@@ -1,16 +1,13 @@
 """Real mail programs send through TLS and AUTH, on 587 and 465, over IPv4 and IPv6; what they sent arrives at Postfix."""
 
-import contextlib
 import itertools
 import json
 import os
 import pathlib
 import re
-import socket
 import ssl
 import subprocess
 import sys
-import threading
 import urllib.parse
 
 import pytest

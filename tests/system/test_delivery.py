@@ -14,13 +14,7 @@ import flufl.bounce
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from house import Kidoband, Sink, World, eventually  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def world():
-    with World() as w:
-        yield w
+from house import Kidoband, Sink, eventually  # noqa: E402
 
 
 @pytest.fixture(scope="module")

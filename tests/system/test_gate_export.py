@@ -3,7 +3,6 @@
 nft: loaded into the kernel of a router between two namespaces; what arrives behind it is what the reference lets pass.
 """
 
-import contextlib
 import ctypes
 import json
 import os
@@ -11,12 +10,11 @@ import pathlib
 import random
 import select
 import socket
-import struct
 import subprocess
 import time
 
 import pytest
-from scapy.all import IP, TCP, Ether, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrRouting, Raw, fragment, raw, wrpcap
+from scapy.all import IP, TCP, Ether, IPv6, IPv6ExtHdrDestOpt, Raw, fragment, raw, wrpcap
 
 TREE = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("KIDOBAN_BUILD", TREE / "build")).resolve()

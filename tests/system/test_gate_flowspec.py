@@ -3,9 +3,7 @@ of RFC 8955, section 5.1: it decides as the reference does."""
 
 import functools
 import ipaddress
-import json
 import os
-import pathlib
 import re
 import subprocess
 import time
@@ -13,7 +11,7 @@ import time
 import pytest
 from scapy.all import TCP
 
-from test_gate_export import CLASSES, KIDOBAN, Export, pairs, tcp
+from test_gate_export import CLASSES, Export, pairs, tcp
 
 BIRD = """
 router id 10.0.0.2;

@@ -14,16 +14,10 @@ import time
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from house import Kidoband, World, eventually  # noqa: E402
+from house import Kidoband, eventually  # noqa: E402
 
 CANARY = "canary in the coal mine 4711"
 WRONG = "wrong-canary-0815"
-
-
-@pytest.fixture(scope="module")
-def world():
-    with World() as w:
-        yield w
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,9 @@ import time
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from house import SANITIZED, Kidoband, World, eventually  # noqa: E402
+from house import SANITIZED, Kidoband, eventually  # noqa: E402
 
 ROLES = {"submit": 2, "vault": 1, "guard": 1, "spool": 1, "deliver": 1}
-
-
-@pytest.fixture(scope="module")
-def world():
-    with World() as w:
-        yield w
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import time
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from house import MAIL, MAIL6, PATIENCE, Kidoband, Sink, World, eventually  # noqa: E402
+from house import MAIL, MAIL6, PATIENCE, Kidoband, Sink, eventually  # noqa: E402
 
 RELAY, RELAY6 = "127.0.5.7", "fd00:0:5::7"
 SETTINGS = {
@@ -31,12 +31,6 @@ SETTINGS = {
     "limits": [{"name": "standard", "windows": ["1000/1d"]}],
     "spool": {"lifetime": "8s", "delay_warning": "3s", "retry": {"first": "1s", "max": "1s"}},
 }
-
-
-@pytest.fixture(scope="module")
-def world():
-    with World() as w:
-        yield w
 
 
 @pytest.fixture(scope="module")

@@ -10,16 +10,10 @@ import time
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from house import PATIENCE, Kidoband, World, eventually  # noqa: E402
+from house import PATIENCE, Kidoband, eventually  # noqa: E402
 
 EACH = 25
 SECONDS = 8 * PATIENCE  # every limit of time here
-
-
-@pytest.fixture(scope="module")
-def world():
-    with World() as w:
-        yield w
 
 
 @pytest.fixture(scope="module")

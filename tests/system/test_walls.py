@@ -14,19 +14,13 @@ import sys
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from house import SANITIZED, Kidoband, World, eventually  # noqa: E402
+from house import SANITIZED, Kidoband, eventually  # noqa: E402
 from inject import Inside, Killed  # noqa: E402
 
 ROLES = ("submit", "vault", "guard", "spool", "deliver")
 DIRECTORY = {"vault", "guard", "spool"}
 AT_FDCWD, O_RDONLY, O_WRONLY_CREAT, O_DIRECTORY = -100, 0, 0o101, 0o200000
 CLONE_NEWUSER, CLONE_NEWNET, CLONE_THREAD = 0x10000000, 0x40000000, 0x00010000
-
-
-@pytest.fixture(scope="module")
-def world():
-    with World() as w:
-        yield w
 
 
 @pytest.fixture(scope="module")
