@@ -223,7 +223,11 @@ static void judge_rate(struct hearing *h)
 {
     const struct packet *k = &h->packet;
     bool begins = !k->flags_present || (k->syn && !k->ack);
-    if (begins && !rate_allows(h->q->rates, h->class_, &h->ret->subject, h->q->now_boot_ns)) {
+    struct policy_address line = h->ret->subject;
+    if (line.v6) {
+        memset(line.bytes + 8, 0, 8); /* a line has a whole /64, and may take another address of it each time */
+    }
+    if (begins && !rate_allows(h->q->rates, h->class_, &line, h->q->now_boot_ns)) {
         rule(h, POLICY_REFUSE, REASON_CLASS);
     } else {
         rule(h, POLICY_PASS, REASON_RATE);

@@ -138,6 +138,12 @@ static void test_rate(void **state)
     ask(rates, syn, start + 120 * minute, "pass rate");
     ask(rates, syn, start + 120 * minute, "refuse class");
     ask(NULL, syn, start + 120 * minute, "pass rate");
+    /* By IPv4 address, and by IPv6 /64. */
+    ask(rates, "eth / ip4 neighbour world / tcp 1024 25 S", start + 120 * minute, "pass rate");
+    ask(rates, "eth / ip6 metered world / tcp 1024 25 S", start, "pass rate");
+    ask(rates, "eth / ip6 neighbour world / tcp 1024 25 S", start, "pass rate");
+    ask(rates, "eth / ip6 metered world / tcp 1024 25 S", start, "refuse class");
+    ask(rates, "eth / ip6 neighbour world / tcp 1024 25 S", start, "refuse class");
     policy_rates_free(&rates);
 }
 
@@ -152,9 +158,9 @@ static void test_rates_are_bounded(void **state)
     struct policy_judgement j;
     size_t len = frame_fake_build("ip6 metered world / tcp 1024 25 S", 6, octets);
     for (unsigned i = 0; i < POLICY_RATES_MAX + 3; i++) {
-        octets[20] = (uint8_t)(i >> 16);
-        octets[21] = (uint8_t)(i >> 8);
-        octets[22] = (uint8_t)i;
+        octets[12] = (uint8_t)(i >> 16); /* of the source, within its /64: another line each */
+        octets[13] = (uint8_t)(i >> 8);
+        octets[14] = (uint8_t)i;
         struct policy_question q = {
             .link = PACKET_IP, .now_boot_ns = 100 + i / 30000, .rates = rates, .frame = {octets, len}};
         policy_evaluate(&p, &q, &j);

@@ -150,10 +150,11 @@ static void say_rate(struct export_text *t, size_t class_)
     export_name(t, class_, name);
     for (int v6 = 0; v6 <= 1; v6++) {
         export_say(t,
-                   "        tcp flags & (syn | ack) == syn update @%s-rate-%d { %s saddr limit rate over %u/%s burst "
+                   "        tcp flags & (syn | ack) == syn update @%s-rate-%d { %s saddr%s limit rate over %u/%s burst "
                    "%u packets } "
                    "counter %s\n",
-                   name, suffix(v6 != 0), family(v6 != 0), c->rate, unit, c->rate, watched ? "accept" : "goto refuse");
+                   name, suffix(v6 != 0), family(v6 != 0), v6 != 0 ? " & ffff:ffff:ffff:ffff::" : "", c->rate, unit,
+                   c->rate, watched ? "accept" : "goto refuse");
     }
     export_say(t, "        accept\n");
 }

@@ -257,6 +257,7 @@ def test_nft_rate(tmp_path, router):
     run("nft", "-f", "-", text=e.export("nft"))
     packets = [tcp(line, far) for line, far in (("198.51.100.1", "203.0.114.1"), ("198.51.100.2", "203.0.114.1"),
                                                 ("2001:db8:100::1", "2001:db8:cd::1")) for _ in range(6)]
+    packets[-2] = tcp("2001:db8:100::2", "2001:db8:cd::1")  # another address of the same /64: the same line
     for number, packet in enumerate(packets):
         packet[TCP].seq = 0x5EED0000 + number
         packet[TCP].sport = 2000 + number
