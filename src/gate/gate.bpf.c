@@ -41,6 +41,9 @@ no_inline int decide_subscriber(struct judge *j)
         return 0;
     }
     sets = s->routed ? 0 : far_sets(j);
+    if (sets == BROKEN) {
+        return -1;
+    }
     if (sets & 1U << BLOB_SET_ALLOW_TO) {
         d->reason = REASON_ALLOW_TO;
         return 0;
@@ -70,6 +73,9 @@ no_inline int decide_uplink(struct judge *j)
     struct decision *d = &j->d;
     __u32 rule = subject->exempted ? BLOB_ALLOW : subject->class_.rule, sets = far_sets(j);
     int restricted = rule == BLOB_DENY || rule == BLOB_MONITOR;
+    if (sets == BROKEN) {
+        return -1;
+    }
     int outside = subject->class_.set && !(sets >> (subject->class_.set & 31) & 1);
     if (s->source_port == SMTP_PORT && (h->flags & BLOB_RETURN_PATH)) {
         d->reason = subject->exempted                  ? REASON_EXEMPTION
@@ -199,7 +205,7 @@ always_inline enum judged judge(struct judge *j)
     }
     __builtin_memcpy(&j->h, one, 32);
     __builtin_memcpy((char *)&j->h + 32, two, 32);
-    if (decide(j, kind == 6) < 0) {
+    if (j->h.version != BLOB_VERSION || decide(j, kind == 6) < 0) {
         return JUDGED_DROP;
     }
     if (j->h.flags & BLOB_MODE_MONITOR) {

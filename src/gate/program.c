@@ -189,12 +189,3 @@ int gate_program_run(const struct gate_program *p, struct span frame, enum polic
     *ret_verdict = verdict_of(p, options.retval);
     return p->kind.explain ? read_judgement(p, ret_judgement) : 0;
 }
-
-int gate_program_time(const struct gate_program *p, struct span frame, unsigned repeat, unsigned *ret_ns)
-{
-    LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = frame.ptr, .data_size_in = (uint32_t)frame.len,
-                .repeat = (int)repeat);
-    int r = bpf_prog_test_run_opts(p->fd, &options);
-    *ret_ns = options.duration;
-    return r;
-}

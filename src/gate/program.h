@@ -57,7 +57,5 @@ void gate_sources_forget(const struct gate_maps *maps);
  * that took the short way is a pass for REASON_OTHER. out: the frame as it left (an answer), may be NULL. */
 int gate_program_run(const struct gate_program *p, struct span frame, enum policy_verdict *ret_verdict,
                      struct gate_judgement *ret_judgement, struct buf *out);
-/* The same, so many times: nanoseconds for one run, as the kernel measures it. */
-int gate_program_time(const struct gate_program *p, struct span frame, unsigned repeat, unsigned *ret_ns);
 
 #endif

@@ -314,6 +314,32 @@ static void check_group_and_budget(bool tc)
     passed += failed == before;
 }
 
+/* A policy that cannot be read lets nothing through that may be of port 25. */
+static void check_damage(bool tc, const char *what, size_t keep, uint32_t version)
+{
+    uint8_t frame[FRAME_FAKE_MAX];
+    struct policy_blob blob;
+    struct wanted w = {.link = "eth", .tcp = "tcp 1024 25 S", .family = 4, .tc = tc};
+    enum policy_verdict verdict = POLICY_PASS;
+    struct gate_judgement j;
+    size_t len;
+    unsigned before = failed;
+    (void)build(&w, frame, &len);
+    (void)snprintf(doing, sizeof(doing), "%s, %s", tc ? "TC" : "XDP", what);
+    if (policy_compile(policy, &rows, 1, &blob) < 0) {
+        fail("no policy", ENOMEM);
+    }
+    blob.cells[0].lanes[0] = version;
+    int r = gate_policy_set(&programs[0][0].maps, blob.cells, keep < blob.count ? keep : blob.count);
+    r = r == 0 ? gate_program_run(&programs[tc][0], (struct span){frame, len}, &verdict, &j, NULL) : r;
+    free(blob.cells);
+    if (r < 0) {
+        fail(doing, -r);
+    }
+    expect(verdict == POLICY_DROP, "it is let through");
+    passed += failed == before;
+}
+
 int main(void)
 {
     log_open("answers", LOG_LEVEL_INFO, -1);
@@ -337,6 +363,11 @@ int main(void)
     enforce(BLOB_SILENT);
     check_silence(false, "eth / ip deny world / tcp 1024 25 S", 4);
     check_silence(true, "eth / ip deny world / tcp 1024 25 S", 6);
+    for (int tc = 0; tc < 2; tc++) {
+        check_damage(tc != 0, "a policy of another version", SIZE_MAX, BLOB_VERSION + 1);
+        check_damage(tc != 0, "a policy cut behind its header", 2, BLOB_VERSION);
+        check_damage(tc != 0, "a policy cut to half its root", 2000, BLOB_VERSION);
+    }
     (void)printf("%u passed, %u failed\n", passed, failed);
     return failed == 0 ? 0 : 1;
 }

@@ -18,37 +18,37 @@ always_inline __u32 bits_in(__u64 v)
     return (v * 0x0101010101010101ULL) >> 56;
 }
 
+#define BROKEN (~0U) /* a cell that is not there: the policy is none, and nothing is let through by it */
+
 always_inline __u32 lane(void *cells, __u32 base, __u32 number)
 {
     const union blob_cell *c = cell(cells, base + (number >> 3));
-    return c ? c->lanes[number & 7] : BLOB_LEAF;
+    return c ? c->lanes[number & 7] : BROKEN;
 }
 
-/* The answer for an address, without BLOB_LEAF. */
+/* The answer for an address, without BLOB_LEAF; or BROKEN. */
 no_inline __u32 find(void *cells, __u32 root, const struct address *a)
 {
     __u64 hi = a->hi, lo = a->lo;
     __u32 entry = lane(cells, root, hi >> 48);
     hi = hi << 16 | lo >> 48;
     lo <<= 16;
-    for (int i = 0; i < 19; i++) {
-        if (entry & BLOB_LEAF) {
-            return entry & ~BLOB_LEAF;
-        }
+    for (int i = 0; i < 19 && !(entry & BLOB_LEAF); i++) {
         const union blob_cell *n = cell(cells, entry);
         if (!n) {
-            return 0;
+            return BROKEN;
         }
         __u64 bit = 1ULL << (hi >> 58);
         if (n->node.children & bit) {
             entry = n->node.child_base + bits_in(n->node.children & (bit - 1));
         } else {
-            return lane(cells, 0, n->node.leaf_base + bits_in(n->node.leaves & (bit | (bit - 1))) - 1) & ~BLOB_LEAF;
+            entry = lane(cells, 0, n->node.leaf_base + bits_in(n->node.leaves & (bit | (bit - 1))) - 1);
+            return entry == BROKEN ? BROKEN : entry & ~BLOB_LEAF;
         }
         hi = hi << 6 | lo >> 58;
         lo <<= 6;
     }
-    return 0;
+    return entry == BROKEN || !(entry & BLOB_LEAF) ? BROKEN : entry & ~BLOB_LEAF;
 }
 
 /* Fills the subject's class unless an outer packet's was listed. 0, or -1: the policy does not read. */
@@ -64,6 +64,9 @@ no_inline int find_subject(struct judge *j)
     to->address = gate_uplink ? s->destination : s->source;
     to->v6 = s->v6;
     __u32 leaf = find(cells, s->v6 ? h->source6_at : h->source4_at, &to->address);
+    if (leaf == BROKEN) {
+        return -1;
+    }
     to->number = BLOB_CLASS(leaf);
     to->exempted = 0;
     if (BLOB_EXEMPTION(leaf)) {
