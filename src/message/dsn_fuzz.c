@@ -32,13 +32,28 @@ static size_t count_of(struct span s, const char *needle)
     return count;
 }
 
+static void find_delimiter(struct span out, char delimiter[64])
+{
+    const uint8_t *name = memmem(out.ptr, out.len, "boundary=\"", 10);
+    assert(name != NULL);
+    memset(delimiter, 0, 64);
+    memcpy(delimiter, "\r\n--", 4);
+    memcpy(delimiter + 4, name + 10, strlen("kidoban-000000000000z-00"));
+}
+
+static struct span after(struct span s, const char *needle)
+{
+    const uint8_t *hit = memmem(s.ptr, s.len, needle, strlen(needle));
+    assert(hit != NULL);
+    hit += strlen(needle);
+    return (struct span){hit, s.len - (size_t)(hit - s.ptr)};
+}
+
 static void check(struct span out, struct span message)
 {
     struct message_header h;
-    char delimiter[64] = "\r\n--";
-    const uint8_t *name = memmem(out.ptr, out.len, "boundary=\"", 10);
-    assert(name != NULL);
-    memcpy(delimiter + 4, name + 10, strlen("kidoban-000000000000z-00"));
+    char delimiter[64];
+    find_delimiter(out, delimiter);
     size_t delimiters = count_of(out, delimiter);
     assert(delimiters == 3 || (delimiters == 4 && message.len > 0));
     message_header_scan(out, &h);
@@ -55,6 +70,15 @@ static void check_lines(struct span s)
         column = s.ptr[i] == '\n' ? 0 : column + 1;
         assert(column <= 999);
     }
+}
+
+/* The part for programs. The part for people may well say "Action: " in a stranger's words. */
+static void check_report(struct span out)
+{
+    char delimiter[64];
+    find_delimiter(out, delimiter);
+    struct span report = after(after(out, delimiter), delimiter);
+    assert(count_of(report, "\r\nAction: ") == 1 && count_of(report, "\r\nStatus: ") == 1);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -92,7 +116,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     dsn.message.len = 0;
     assert(message_dsn_compose(&dsn, &out, &result) == 0);
     check_lines(buf_span(&out));
-    assert(count_of(buf_span(&out), "\r\nAction: ") == 1 && count_of(buf_span(&out), "\r\nStatus: ") == 1);
+    check_report(buf_span(&out));
     buf_fini(&out);
     return 0;
 }
