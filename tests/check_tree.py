@@ -88,6 +88,8 @@ def code_of(text):
 def check_includes(path, lines, folder, test):
     own = str(path.relative_to(TREE))
     for number, line in enumerate(lines, 1):
+        if re.match(r"\s*#\s*include\s*<uthash\.h>", line) and own != "src/common/hash.h":
+            complain(path, number, "<uthash.h> ends the process when memory is short: common/hash.h")
         include = re.match(r'\s*#\s*include\s*"(.*)"', line)
         if not include:
             continue

@@ -15,9 +15,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <uthash.h>
 
 #include "cli/cli.h"
+#include "common/hash.h"
 #include "common/id.h"
 
 #define IDS_MAX       10000U
@@ -72,6 +72,9 @@ static void id_set_add(struct id_set *s, const char *text)
     if (known == NULL && !s->full && (known = calloc(1, sizeof(*known))) != NULL) {
         memcpy(known->text, text, ID_TEXT_SIZE);
         HASH_ADD_STR(s->ids, text, known);
+        if (!hash_added(known->hh)) {
+            free(known);
+        }
     }
 }
 

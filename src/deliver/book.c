@@ -5,9 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define uthash_fatal(msg) abort() /* unreachable: HASH_NONFATAL_OOM */
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
+#include "common/hash.h"
 
 #define KEY_LEN 26
 

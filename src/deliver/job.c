@@ -5,9 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define uthash_fatal(msg) abort() /* unreachable: HASH_NONFATAL_OOM */
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
+#include "common/hash.h"
 
 struct file {
     uint64_t number;

@@ -4,9 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define uthash_fatal(msg) abort() /* unreachable: HASH_NONFATAL_OOM */
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
+#include "common/hash.h"
 
 struct queue_lane {
     struct queue_item *first, *last;

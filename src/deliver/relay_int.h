@@ -7,9 +7,7 @@
 #include "deliver/pace.h"
 #include "deliver/relay.h"
 
-#define uthash_fatal(msg) abort() /* unreachable: HASH_NONFATAL_OOM */
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
+#include "common/hash.h"
 
 /* A connection and whom it serves. */
 struct link {

@@ -5,9 +5,7 @@
 
 #include "common/clock.h"
 
-#define uthash_fatal(msg) abort() /* unreachable: HASH_NONFATAL_OOM */
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
+#include "common/hash.h"
 
 struct session {
     uint8_t *octets;

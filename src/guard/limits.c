@@ -8,8 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-#define uthash_fatal(msg) abort()
-#include <uthash.h>
+#include "common/hash.h"
 
 #define MS_NS UINT64_C(1000000)
 
@@ -293,6 +292,9 @@ static void remember(struct limits *l, uint64_t message_id, const struct questio
         }
     }
     HASH_ADD(hh, l->receipts, message_id, sizeof(r->message_id), r);
+    if (!hash_added(r->hh)) {
+        free(r);
+    }
 }
 
 static void charge(struct limits *l, const struct question *all, size_t count, uint64_t now_ns)

@@ -9,8 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define uthash_fatal(msg) abort()
-#include <uthash.h>
+#include "common/hash.h"
 
 #define FILE_NAME  "suspensions.json"
 #define ASIDE_NAME "suspensions.json.new"
@@ -20,6 +19,7 @@
 
 struct entry {
     struct suspension s;
+    bool leaving; /* not to be written */
     UT_hash_handle hh;
 };
 
@@ -74,7 +74,7 @@ static int save(const struct suspend *s)
     json_t *list = json_array();
     int r = list != NULL ? 0 : -ENOMEM;
     for (const struct entry *e = s->entries; e != NULL && r == 0; e = e->hh.next) {
-        r = json_array_append_new(list, entry_json(&e->s)) == 0 ? 0 : -ENOMEM;
+        r = e->leaving || json_array_append_new(list, entry_json(&e->s)) == 0 ? 0 : -ENOMEM;
     }
     json_t *root = r == 0 ? json_pack("{s:i,s:O}", "version", 1, "suspensions", list) : NULL;
     char *text = root != NULL ? json_dumps(root, JSON_INDENT(1)) : NULL;
@@ -105,6 +105,17 @@ static void drop(struct suspend *s, struct entry *e)
     free(e);
 }
 
+/* Takes e. */
+static int insert(struct suspend *s, struct entry *e)
+{
+    HASH_ADD_STR(s->entries, s.account, e);
+    if (!hash_added(e->hh)) {
+        free(e);
+        return -ENOMEM;
+    }
+    return 0;
+}
+
 static int load_entry(struct suspend *s, json_t *item)
 {
     const char *account, *reason, *by;
@@ -123,8 +134,7 @@ static int load_entry(struct suspend *s, json_t *item)
     copy(e->s.reason, sizeof(e->s.reason), span_str(reason));
     copy(e->s.by, sizeof(e->s.by), span_str(by));
     e->s.since_ms = (uint64_t)since;
-    HASH_ADD_STR(s->entries, s.account, e);
-    return 0;
+    return insert(s, e);
 }
 
 static int load(struct suspend *s)
@@ -244,18 +254,21 @@ int suspend_add(struct suspend *s, struct span account, struct span reason, cons
     copy(e->s.reason, sizeof(e->s.reason), reason);
     copy(e->s.by, sizeof(e->s.by), span_str(by));
     e->s.since_ms = wall_ms;
-    if (old != NULL) {
-        HASH_DEL(s->entries, old);
+    int r = insert(s, e); /* beside the old one, which is in nobody's way: one of them will go */
+    if (r < 0) {
+        return r;
     }
-    HASH_ADD_STR(s->entries, s.account, e);
-    int r = save(s);
-    if (r == 0) {
-        free(old);
-        return 0;
-    }
-    drop(s, e);
     if (old != NULL) {
-        HASH_ADD_STR(s->entries, s.account, old);
+        old->leaving = true;
+    }
+    r = save(s);
+    if (old != NULL) {
+        old->leaving = false;
+    }
+    if (r < 0) {
+        drop(s, e);
+    } else if (old != NULL) {
+        drop(s, old);
     }
     return r;
 }
@@ -270,14 +283,13 @@ int suspend_remove(struct suspend *s, struct span account)
     if (e == NULL) {
         return -ENOENT;
     }
-    HASH_DEL(s->entries, e);
+    e->leaving = true;
     int r = save(s);
-    if (r < 0) {
-        HASH_ADD_STR(s->entries, s.account, e);
-        return r;
+    e->leaving = false;
+    if (r == 0) {
+        drop(s, e);
     }
-    free(e);
-    return 0;
+    return r;
 }
 
 const struct suspension *suspend_find(const struct suspend *s, struct span account)

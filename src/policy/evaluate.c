@@ -4,9 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Only where a table of a few octets cannot grow any more. */
-#define uthash_fatal(msg) abort()
-#include <uthash.h>
+#include "common/hash.h"
 
 #define SMTP_PORT 25
 
@@ -69,6 +67,10 @@ static void rate_set(struct policy_rates *r, const struct policy_address *subjec
         }
         one->subject = *subject;
         HASH_ADD(hh, r->table, subject, sizeof(*subject), one);
+        if (!hash_added(one->hh)) {
+            free(one);
+            return;
+        }
     }
     one->tat_ns = tat_ns;
 }

@@ -7,9 +7,7 @@
 #include <utlist.h>
 #include <xxhash.h>
 
-#define uthash_fatal(msg) abort() /* unreachable: HASH_NONFATAL_OOM */
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
+#include "common/hash.h"
 
 #include "spool/pool.h"
 

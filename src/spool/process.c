@@ -7,9 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define uthash_fatal(msg) abort() /* unreachable: HASH_NONFATAL_OOM */
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
+#include "common/hash.h"
 
 #include "common/clock.h"
 #include "common/fault.h"

@@ -12,8 +12,7 @@ static uint64_t table_seed;
     do {                                                                                                               \
         (value) = (unsigned)XXH3_64bits_withSeed((key), (len), table_seed);                                            \
     } while (0)
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
+#include "common/hash.h"
 #include <utlist.h>
 
 #define IDLE_DOMAINS_MAX 1024 /* remembered without a job, for what is known about them */

@@ -228,6 +228,11 @@ void intake_data_begin(struct session *s, const struct smtp_data_begin *begin)
     t->id = id_mint(&sb->minter, clock_wall_ms());
     t->declared = begin->size > t->declared ? begin->size : t->declared;
     HASH_ADD(hh, sb->sent, id, sizeof(t->id), t);
+    if (!hash_added(t->hh)) {
+        t->id = 0;
+        data_refuse(s, no_memory(), "memory");
+        return;
+    }
     if (sb->guard == NULL) {
         data_refuse(s, decision(451, 3, 0, "The limits cannot be checked just now; try again in a moment"),
                     "guard-away");

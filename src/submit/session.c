@@ -192,7 +192,7 @@ static size_t on_channel_binding(void *arg, enum smtp_binding type, uint8_t octe
     return 0;
 }
 
-/* Opens a question to the vault; NULL writer target: it is away, and the client was told so. */
+/* Opens a question to the vault; false: it is away or there is no memory, and the client was told so. */
 static bool ask_vault(struct session *s)
 {
     if (s->submit->vault == NULL) {
@@ -201,6 +201,11 @@ static bool ask_vault(struct session *s)
     }
     s->question = ++s->submit->questions;
     HASH_ADD(asked_hh, s->submit->asked, question, sizeof(s->question), s);
+    if (!hash_added(s->asked_hh)) {
+        s->question = 0;
+        smtp_server_auth_result(s->smtp, SMTP_AUTH_UNAVAILABLE, (struct span){0}, (struct span){0});
+        return false;
+    }
     return true;
 }
 

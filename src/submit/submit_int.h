@@ -5,8 +5,7 @@
 #ifndef KIDOBAN_SUBMIT_INT_H
 #define KIDOBAN_SUBMIT_INT_H
 
-#include <uthash.h>
-
+#include "common/hash.h"
 #include "common/id.h"
 #include "process/stream.h"
 #include "submit/crowd.h"

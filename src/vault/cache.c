@@ -4,10 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/hash.h"
 #include "vault/account.h"
-
-#define uthash_fatal(msg) abort()
-#include <uthash.h>
 
 struct entry {
     struct cache_digest digest;
@@ -33,12 +31,17 @@ struct cache *cache_new(size_t entries_max)
     return c;
 }
 
-static void drop(struct entry **table, struct entry *e)
+static void wipe(struct entry *e)
 {
-    HASH_DEL(*table, e);
     account_drop(&e->account);
     explicit_bzero(e, sizeof(*e));
     free(e);
+}
+
+static void drop(struct entry **table, struct entry *e)
+{
+    HASH_DEL(*table, e);
+    wipe(e);
 }
 
 static void clear(struct entry **table)
@@ -115,6 +118,9 @@ static void add(struct cache *c, struct entry **table, const struct cache_digest
     e->secret = secret;
     e->until_ms = until_ms;
     HASH_ADD(hh, *table, digest, sizeof(e->digest), e);
+    if (!hash_added(e->hh)) {
+        wipe(e);
+    }
 }
 
 void cache_add_right(struct cache *c, const struct cache_digest *d, struct account *account, int64_t secret,

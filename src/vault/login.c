@@ -14,10 +14,8 @@
 
 #include "common/clock.h"
 #include "common/fault.h"
+#include "common/hash.h"
 #include "vault/vault_int.h"
-
-#define uthash_fatal(msg) abort()
-#include <uthash.h>
 
 /* Logins under way from one network that is being slowed. */
 struct slowed {
@@ -161,6 +159,10 @@ static void note_used(struct vault *v, int64_t secret)
         }
         u->secret = secret;
         HASH_ADD(hh, v->used, secret, sizeof(u->secret), u);
+        if (!hash_added(u->hh)) {
+            free(u);
+            return;
+        }
     }
     u->at_ms = clock_wall_ms();
 }
@@ -345,6 +347,10 @@ static struct slowed *slowed_of(struct vault *v, const struct net_address *addre
         if (s != NULL) {
             memcpy(s->network, network, sizeof(network));
             HASH_ADD(hh, v->slowed, network, sizeof(s->network), s);
+            if (!hash_added(s->hh)) {
+                free(s);
+                s = NULL;
+            }
         }
     }
     return s;
@@ -380,7 +386,12 @@ static struct login *login_new(struct vault_peer *p, uint64_t question, uint64_t
     if (v->logins_count < VAULT_LOGINS_MAX && old == NULL) {
         l = calloc(1, sizeof(*l));
     }
-    if (l == NULL) {
+    if (l != NULL) {
+        l->question = question;
+        HASH_ADD(hh, p->logins, question, sizeof(l->question), l);
+    }
+    if (l == NULL || !hash_added(l->hh)) {
+        free(l);
         unavailable(v, session, address, "too many logins");
         send_status(p, question, VAULT_UNAVAILABLE);
         return NULL;
@@ -388,12 +399,10 @@ static struct login *login_new(struct vault_peer *p, uint64_t question, uint64_t
     v->logins_count++;
     l->vault = v;
     l->peer = p;
-    l->question = question;
     l->session = session;
     l->address = *address;
     l->generation = v->generation;
     (void)snprintf(l->mechanism, sizeof(l->mechanism), "%.*s", (int)mechanism.len, (const char *)mechanism.ptr);
-    HASH_ADD(hh, p->logins, question, sizeof(l->question), l);
     return l;
 }
 

@@ -48,10 +48,10 @@ static int on_guard_frame(struct vault_peer *p, const struct frame *f, struct sp
         return -1;
     }
     if (f->type == GUARD_SUSPENDED) {
-        suspended_set(p->vault, m.account, m.words);
-    } else {
-        suspended_unset(p->vault, m.account);
+        /* Without memory the channel ends: the guard tells it all again over the next. */
+        return suspended_set(p->vault, m.account, m.words) < 0 ? -1 : 0;
     }
+    suspended_unset(p->vault, m.account);
     return 0;
 }
 

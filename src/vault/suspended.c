@@ -1,10 +1,9 @@
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/hash.h"
 #include "vault/vault_int.h"
-
-#define uthash_fatal(msg) abort()
-#include <uthash.h>
 
 #define WORDS_MAX 512U
 
@@ -28,20 +27,24 @@ static void drop(struct vault *v, struct suspended *s)
     free(s);
 }
 
-void suspended_set(struct vault *v, struct span account, struct span words)
+int suspended_set(struct vault *v, struct span account, struct span words)
 {
     char name[ACCOUNT_NAME_MAX + 1];
     if (account_name_normalise(account, name) < 0) {
-        return;
+        return 0;
     }
     struct suspended *s = find(v, name);
     if (s == NULL) {
         s = calloc(1, sizeof(*s));
         if (s == NULL) {
-            return;
+            return -ENOMEM;
         }
         memcpy(s->account, name, sizeof(name));
         HASH_ADD_STR(v->suspended, account, s);
+        if (!hash_added(s->hh)) {
+            free(s);
+            return -ENOMEM;
+        }
     }
     size_t len = words.len < WORDS_MAX ? words.len : WORDS_MAX;
     if (len > 0) {
@@ -49,6 +52,7 @@ void suspended_set(struct vault *v, struct span account, struct span words)
     }
     s->words[len] = '\0';
     s->stale = false;
+    return 0;
 }
 
 void suspended_unset(struct vault *v, struct span account)

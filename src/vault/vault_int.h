@@ -70,8 +70,8 @@ void login_forget_peer(struct vault_peer *p); /* its answers are not wanted any 
 /* Writes the last uses that wait. */
 void login_store_used(struct vault *v);
 
-/* suspended.c: the guard's word about who may not send. */
-void suspended_set(struct vault *v, struct span account, struct span words);
+/* suspended.c: the guard's word about who may not send. 0, or -ENOMEM. */
+int suspended_set(struct vault *v, struct span account, struct span words);
 void suspended_unset(struct vault *v, struct span account);
 /* The words, or NULL: may send. */
 const char *suspended_find(const struct vault *v, const char *account);
