@@ -148,6 +148,11 @@ struct message *index_find(const struct index *ix, uint64_t id)
     return NULL;
 }
 
+void index_find_soon(const struct index *ix, uint64_t id)
+{
+    __builtin_prefetch(&ix->table[slot_of(ix, id)], 1);
+}
+
 static void table_place(struct index *ix, struct slot slot)
 {
     size_t i = slot_of(ix, slot.id);

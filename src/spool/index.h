@@ -78,7 +78,8 @@ uint32_t index_job_shard(const struct index *ix, const struct schedule_job *j);
  */
 struct message *index_put(struct index *ix, const struct record_message *m, uint64_t segment, uint64_t offset);
 struct message *index_find(const struct index *ix, uint64_t id);
-void index_remove(struct index *ix, struct message *m); /* none of its jobs is out */
+void index_find_soon(const struct index *ix, uint64_t id); /* it will be asked for: the processor may fetch its slot */
+void index_remove(struct index *ix, struct message *m);    /* none of its jobs is out */
 struct message *index_first(const struct index *ix);
 size_t index_count(const struct index *ix);
 void index_to_end(struct index *ix, struct message *m); /* its record was appended again */

@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/id.h"
 #include "spool/recover_int.h"
+#include "spool/scout.h"
 #include "spool/snapshot.h"
 
 #define DOWNTIME_MAX_MS (60U * 60 * 1000) /* what a wall clock may claim about the time we were down */
@@ -259,14 +260,14 @@ static int log_replay(struct recovering *rc, const struct snapshot_header *snaps
     uint64_t at = snapshot != NULL ? snapshot->offset : SPOOL_BLOCK;
     rc->batch = snapshot != NULL ? snapshot->batch : 0;
     rc->last_spool_ms = snapshot != NULL ? snapshot->spool_ms : 0;
-    for (int r; seq <= rc->head; seq++, at = SPOOL_BLOCK) {
+    struct scout *scout = rc->options->read_ahead ? scout_start(rc->disk, seq, at, rc->head) : NULL;
+    int r = 0;
+    for (; r == 0 && seq <= rc->head; seq++, at = SPOOL_BLOCK) {
         recover_tell(rc, RECOVER_PROGRESS, 0, seq, seq - rc->tail, rc->head - rc->tail + 1, NULL);
         r = segment_replay(rc, seq, at);
-        if (r < 0) {
-            return r;
-        }
     }
-    return 0;
+    scout_stop(&scout);
+    return r;
 }
 
 /* --- after the replay --- */

@@ -39,6 +39,7 @@ struct recover_report {
 struct recover_options {
     bool read_only;   /* write, rename, remove, lock nothing */
     bool no_snapshot; /* replay from the tail whatever there is */
+    bool read_ahead;  /* threads may read the disk meanwhile */
     uint64_t segment_size;
     void (*found)(void *arg, const struct recover_report *report);
     void *arg;

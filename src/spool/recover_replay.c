@@ -3,11 +3,13 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/id.h"
 #include "spool/recover_int.h"
 
 #define NAME_ASIDE_SIZE 64
+#define RECORDS_AHEAD   8
 
 void recover_tell(const struct recovering *rc, enum recover_event event, uint64_t id, uint64_t segment, uint64_t offset,
                   uint64_t length, const char *aside)
@@ -238,14 +240,29 @@ int recover_salvage(struct recovering *rc, struct segment_reader *r, enum recove
     return e;
 }
 
+/* The index is larger than any cache: its slots are fetched while earlier records are read. */
+static void record_ahead(const struct recovering *rc, struct span *meta)
+{
+    struct record rec;
+    uint64_t id;
+    if (record_next(meta, &rec) == 1 && rec.payload.len >= sizeof(id)) { /* nearly every record begins with an id */
+        memcpy(&id, rec.payload.ptr, sizeof(id));
+        index_find_soon(rc->ix, id);
+    }
+}
+
 int recover_batch_replay(struct recovering *rc, struct segment_reader *reader, struct segment_batch *b)
 {
-    struct span meta = b->meta;
+    struct span meta = b->meta, ahead = b->meta;
     struct record rec;
     int r;
     rc->last_count = 0;
     rc->last_segment = b->header.segment;
+    for (int i = 0; i < RECORDS_AHEAD; i++) {
+        record_ahead(rc, &ahead);
+    }
     while ((r = record_next(&meta, &rec)) == 1) {
+        record_ahead(rc, &ahead);
         int e = record_replay(rc, b, &rec);
         if (recover_must_stop(e)) {
             return e;

@@ -144,10 +144,11 @@ static int recovered_log(struct spool *sp, const struct recovery *rec)
 static void recovered_schedule(struct spool *sp)
 {
     struct message *next;
+    uint64_t now = spool_now(sp);
     for (struct message *m = index_first(sp->ix); m != NULL; m = next) {
         next = m->next;
         spool_deadline_set(sp, m);
-        index_schedule(sp->ix, m, spool_now(sp));
+        index_schedule(sp->ix, m, now);
         spool_message_settle(sp, m);
     }
 }
@@ -155,7 +156,8 @@ static void recovered_schedule(struct spool *sp)
 static int recover_and_start(struct spool *sp)
 {
     struct recovery rec;
-    struct recover_options options = {.segment_size = sp->segment_size, .found = found_log, .arg = sp};
+    struct recover_options options = {
+        .segment_size = sp->segment_size, .read_ahead = sp->config.threaded, .found = found_log, .arg = sp};
     uint64_t began = clock_mono_ms();
     int r = recover_run(sp->disk, sp->ix, &options, &rec);
     (void)FAULT_POINT("spool.recover.read");
