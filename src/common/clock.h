@@ -10,6 +10,8 @@
 uint64_t clock_mono_ms(void);
 uint64_t clock_mono_ns(void);
 uint64_t clock_wall_ms(void); /* Unix time in milliseconds */
+/* Of this boot of the machine, in which the monotonic clock goes on; all zero: unknown. Reads /proc. */
+void clock_boot_id(uint8_t ret[static 16]);
 
 struct clock_source {
     uint64_t (*mono_ns)(void *arg);

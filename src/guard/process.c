@@ -139,22 +139,6 @@ static void on_peer(struct child *c, enum master_role role, uint32_t instance, i
     }
 }
 
-/* The machine's boot, so that time in the table goes on over a restart of the process. Unknown: all zero. */
-static void read_boot_id(uint8_t id[static 16])
-{
-    char text[64];
-    size_t len = 0;
-    memset(id, 0, 16);
-    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd >= 0 ? read(fd, text, sizeof(text)) : -1;
-    if (fd >= 0) {
-        (void)close(fd);
-    }
-    if (n <= 0 || sodium_hex2bin(id, 16, text, (size_t)n, "-\n", &len, NULL) != 0 || len != 16) {
-        memset(id, 0, 16);
-    }
-}
-
 static int on_start(struct child *c)
 {
     struct guard_process *g = c->arg;
@@ -162,7 +146,7 @@ static int on_start(struct child *c)
     if (sodium_init() < 0) {
         return -EIO;
     }
-    read_boot_id(g->boot_id);
+    clock_boot_id(g->boot_id);
     (void)uv_timer_init(c->loop, &g->grace);
     return 0;
 }

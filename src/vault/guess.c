@@ -10,6 +10,7 @@
 #define UNIT      1024U /* one guess in a score */
 #define SCORE_MAX (64U * UNIT)
 #define MINUTE    UINT64_C(60000)
+#define LAYOUT    UINT64_C(0x313030737365756b) /* another number for another layout of what outlives us */
 
 enum scope { SCOPE_PAIR, SCOPE_NETWORK, SCOPE_AROUND, SCOPE_ACCOUNT, SCOPES };
 
@@ -37,31 +38,102 @@ struct good {
     uint64_t until_ms; /* 0: empty */
 };
 
+/* What stands before the tables. */
+struct header {
+    uint64_t layout; /* LAYOUT when the rest is there */
+    uint64_t records, good_records;
+    uint8_t boot_id[16];
+    uint8_t key_hash[16];
+    uint64_t seen_ms; /* the clock at the last change */
+};
+
 struct guess {
     uint8_t key[GUESS_KEY_LEN];
+    uint8_t tag_key[GUESS_KEY_LEN];
     struct guess_settings settings;
     size_t records_mask, good_mask;
+    struct header *header;
     struct record *records;
     struct good *good; /* apart: only who knows the password writes here, so guessing cannot push anyone out */
 };
 
-struct guess *guess_new(const uint8_t key[static GUESS_KEY_LEN], size_t records, size_t good_records,
-                        const struct guess_settings *settings)
+size_t guess_octets(size_t records, size_t good_records)
 {
-    assert((records & (records - 1)) == 0 && (good_records & (good_records - 1)) == 0);
+    return sizeof(struct header) + records * sizeof(struct record) + good_records * sizeof(struct good);
+}
+
+/* The same moment in the clock of now; of another boot: as long ago as it was when that boot was last seen. */
+static uint64_t moved(const struct header *h, bool same_boot, uint64_t at_ms, uint64_t now_ms)
+{
+    uint64_t age = h->seen_ms > at_ms ? h->seen_ms - at_ms : 0;
+    uint64_t at = same_boot ? at_ms : now_ms > age ? now_ms - age : 1;
+    return at < now_ms ? at : now_ms;
+}
+
+/* What an earlier process counted. It may have died in the middle of a change, or a power cut may have torn it. */
+static void adopt(struct guess *g, bool same_boot, uint64_t now_ms)
+{
+    const struct header *h = g->header;
+    for (size_t i = 0; i <= g->records_mask; i++) {
+        struct record *r = &g->records[i];
+        if (r->touched_ms != 0) {
+            r->touched_ms = moved(h, same_boot, r->touched_ms, now_ms);
+            r->score = r->score < SCORE_MAX ? r->score : SCORE_MAX;
+            r->next_tag = 0;
+            memset(r->tags, 0, sizeof(r->tags));
+        }
+    }
+    for (size_t i = 0; i <= g->good_mask; i++) {
+        struct good *r = &g->good[i];
+        if (r->until_ms != 0) {
+            uint64_t left = r->until_ms > h->seen_ms ? r->until_ms - h->seen_ms : 0;
+            left = left < g->settings.good_ms ? left : g->settings.good_ms;
+            r->until_ms = (same_boot && h->seen_ms < now_ms ? h->seen_ms : now_ms) + left;
+        }
+    }
+}
+
+static void seen(struct guess *g, uint64_t now_ms)
+{
+    g->header->seen_ms = now_ms;
+}
+
+static void begin_tables(struct guess *g, const struct guess_start *start)
+{
+    struct header like = {.layout = LAYOUT, .records = start->records, .good_records = start->good_records};
+    memcpy(like.boot_id, start->boot_id, sizeof(like.boot_id));
+    (void)crypto_shorthash_siphashx24(like.key_hash, start->key, sizeof(start->key), start->key);
+    struct header *h = g->header;
+    if (h->layout == LAYOUT && h->records == like.records && h->good_records == like.good_records &&
+        memcmp(h->key_hash, like.key_hash, sizeof(h->key_hash)) == 0) {
+        static const uint8_t unknown[16] = {0};
+        adopt(g,
+              memcmp(h->boot_id, like.boot_id, sizeof(h->boot_id)) == 0 && memcmp(h->boot_id, unknown, 16) != 0 &&
+                  h->seen_ms <= start->now_ms,
+              start->now_ms);
+    } else if (h->layout != 0) {
+        memset(g->header, 0, guess_octets(start->records, start->good_records));
+    }
+    *h = like;
+    seen(g, start->now_ms);
+}
+
+struct guess *guess_new(const struct guess_start *start, const struct guess_settings *settings)
+{
+    assert((start->records & (start->records - 1)) == 0 && (start->good_records & (start->good_records - 1)) == 0);
     struct guess *g = calloc(1, sizeof(*g));
     if (g == NULL) {
         return NULL;
     }
-    memcpy(g->key, key, sizeof(g->key));
+    memcpy(g->key, start->key, sizeof(g->key));
+    randombytes_buf(g->tag_key, sizeof(g->tag_key));
     g->settings = *settings;
-    g->records_mask = records - 1;
-    g->good_mask = good_records - 1;
-    g->records = calloc(records, sizeof(*g->records));
-    g->good = calloc(good_records, sizeof(*g->good));
-    if (g->records == NULL || g->good == NULL) {
-        guess_free(&g);
-    }
+    g->records_mask = start->records - 1;
+    g->good_mask = start->good_records - 1;
+    g->header = start->memory;
+    g->records = (struct record *)(g->header + 1);
+    g->good = (struct good *)(g->records + start->records);
+    begin_tables(g, start);
     return g;
 }
 
@@ -70,8 +142,6 @@ void guess_free(struct guess **gp)
     struct guess *g = *gp;
     *gp = NULL;
     if (g != NULL) {
-        free(g->records);
-        free(g->good);
         explicit_bzero(g, sizeof(*g));
         free(g);
     }
@@ -255,7 +325,7 @@ static uint32_t make_tag(const struct guess *g, struct span what)
     if (what.len == 0) {
         return 0;
     }
-    (void)crypto_shorthash_siphashx24(hash, what.ptr, what.len, g->key);
+    (void)crypto_shorthash_siphashx24(hash, what.ptr, what.len, g->tag_key);
     memcpy(&tag, hash, sizeof(tag));
     return tag != 0 ? tag : 1;
 }
@@ -275,6 +345,7 @@ struct guess_outcome guess_failed(struct guess *g, const struct guess_who *who, 
             count(r, (enum scope)s, now_ms);
         }
     }
+    seen(g, now_ms);
     o.wait_ms = guess_wait_ms(g, who, now_ms);
     return o;
 }
@@ -291,6 +362,7 @@ void guess_succeeded(struct guess *g, const struct guess_who *who, uint64_t now_
     r = r != NULL ? r : c;
     memcpy(r->key, key, 16);
     r->until_ms = now_ms + g->settings.good_ms;
+    seen(g, now_ms);
 }
 
 uint32_t guess_count(const struct guess *g, const struct guess_who *who, uint64_t now_ms)

@@ -1,5 +1,5 @@
 /*
- * guess.h: how long an answer to a login waits. Pure: clock and key are passed in, memory is fixed.
+ * guess.h: how long an answer to a login waits. Pure: clock, key and memory are passed in, and memory is fixed.
  *
  * A guess is a wrong password that was not tried lately: the same wrong one again (a phone that was not told of the new
  * password) is none. Guesses are counted by (account, network), by network, by the /48 around an IPv6 network, and by
@@ -9,6 +9,10 @@
  *
  * From a network where an account's password was right lately, only the guesses made at that account from that network
  * count: neither the world guessing at the account nor a neighbour behind the same address slows its owner.
+ *
+ * The counts outlive the process, if its memory does (guess_file.h): it holds numbers under keyed hashes of names and
+ * networks. Which wrong passwords were tried is told by tags under a key of this process alone, so that nobody can try
+ * passwords on what lies on the disk; after a restart a stale one counts once more.
  */
 #ifndef KIDOBAN_VAULT_GUESS_H
 #define KIDOBAN_VAULT_GUESS_H
@@ -35,9 +39,20 @@ struct guess_outcome {
     uint64_t wait_ms;
 };
 
-/* records and good_records: table sizes, powers of two. NULL: no memory. */
-struct guess *guess_new(const uint8_t key[static GUESS_KEY_LEN], size_t records, size_t good_records,
-                        const struct guess_settings *settings);
+struct guess_start {
+    uint8_t key[GUESS_KEY_LEN];
+    uint8_t boot_id[16];          /* of the machine: its clock is that of the earlier guess, or another */
+    size_t records, good_records; /* table sizes, powers of two */
+    uint64_t now_ms;
+    /* guess_octets() of zeros, or what an earlier guess left there, whenever it ended: its counts go on if key and
+     * sizes are the same. Nothing in it is believed beyond that: numbers are cut to what can be. Borrowed until
+     * guess_free(). */
+    void *memory;
+};
+
+size_t guess_octets(size_t records, size_t good_records);
+/* NULL: no memory. */
+struct guess *guess_new(const struct guess_start *start, const struct guess_settings *settings);
 void guess_free(struct guess **g);
 void guess_configure(struct guess *g, const struct guess_settings *settings);
 

@@ -5,6 +5,7 @@
 #include <sodium.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -14,7 +15,11 @@
 #define HOUR   (60 * MINUTE)
 #define DAY    (24 * HOUR)
 
+#define RECORDS 4096U
+#define GOOD    1024U
+
 static const struct guess_settings settings = {.first_ms = 2000, .max_ms = 15000, .free = 3, .good_ms = 30 * DAY};
+static struct guess_start start;
 static struct guess *g;
 static uint64_t now;
 
@@ -23,7 +28,10 @@ static int setup(void **state)
     static const uint8_t key[GUESS_KEY_LEN] = "0123456789abcde";
     (void)state;
     now = 1000000;
-    g = guess_new(key, 4096, 1024, &settings);
+    start = (struct guess_start){.boot_id = "boot", .records = RECORDS, .good_records = GOOD, .now_ms = now};
+    memcpy(start.key, key, sizeof(key));
+    start.memory = calloc(1, guess_octets(RECORDS, GOOD));
+    g = guess_new(&start, &settings);
     return g != NULL ? 0 : -1;
 }
 
@@ -31,6 +39,7 @@ static int teardown(void **state)
 {
     (void)state;
     guess_free(&g);
+    free(start.memory);
     return 0;
 }
 
@@ -283,6 +292,98 @@ static void test_odd_names(void **state)
     assert_int_equal(wait("x", "192.0.2.1"), 0);
 }
 
+/* The process is gone, at any instant: nothing was said to the table. `boot`: of the machine it comes back on. */
+static void again(const char *boot, uint64_t clock_ms)
+{
+    guess_free(&g);
+    memset(start.boot_id, 0, sizeof(start.boot_id));
+    memcpy(start.boot_id, boot, strlen(boot));
+    start.now_ms = now = clock_ms;
+    g = guess_new(&start, &settings);
+    assert_non_null(g);
+}
+
+/* What was guessed and who is known is not forgotten with the process, and ages on. */
+static void test_outlives_process(void **state)
+{
+    (void)state;
+    guess_many("alice", "192.0.2.1", 5);
+    right("bob", "192.0.2.9");
+    assert_int_equal(wait("alice", "192.0.2.1"), 4000);
+    again("boot", now + 1);
+    assert_int_equal(wait("alice", "192.0.2.1"), 4000);
+    assert_int_equal(wrong("alice", "192.0.2.1", "new").wait_ms, 8000);
+    assert_true(wrong("alice", "192.0.2.1", "new").repeated);
+    again("boot", now + DAY);
+    assert_int_equal(wait("alice", "192.0.2.1"), 0);
+    struct guess_who bob = who("bob", "192.0.2.9");
+    assert_true(guess_is_known(g, &bob, now));
+    assert_false(guess_is_known(g, &bob, now + 30 * DAY));
+}
+
+/* After a boot the clock begins anew: the time between is not known, so nothing has aged. */
+static void test_outlives_boot(void **state)
+{
+    static const char *const boots[] = {"other", ""}; /* "": unknown, which may be any */
+    (void)state;
+    for (size_t i = 0; i < sizeof(boots) / sizeof(boots[0]); i++) {
+        again("boot", 50 * DAY);
+        guess_many("alice", "192.0.2.1", 5);
+        right("bob", "192.0.2.9");
+        again(boots[i], 5 * SECOND);
+        assert_int_equal(wait("alice", "192.0.2.1"), 4000);
+        now += DAY;
+        assert_int_equal(wait("alice", "192.0.2.1"), 0);
+        struct guess_who bob = who("bob", "192.0.2.9");
+        assert_true(guess_is_known(g, &bob, now));
+        assert_false(guess_is_known(g, &bob, now + 30 * DAY));
+        memset(start.memory, 0, guess_octets(RECORDS, GOOD));
+    }
+}
+
+/* Another key, or sizes: nothing of it means anything. */
+static void test_not_ours(void **state)
+{
+    (void)state;
+    guess_many("alice", "192.0.2.1", 5);
+    start.key[0] ^= 1;
+    again("boot", now);
+    assert_int_equal(wait("alice", "192.0.2.1"), 0);
+    start.key[0] ^= 1;
+    again("boot", now);
+    assert_int_equal(wait("alice", "192.0.2.1"), 0);
+    guess_many("alice", "192.0.2.1", 5);
+    start.records = RECORDS / 2;
+    again("boot", now);
+    assert_int_equal(wait("alice", "192.0.2.1"), 0);
+}
+
+/* Torn, or written over: whatever stands there, no wait is longer than the longest, none lasts for ever. */
+static void test_damaged(void **state)
+{
+    (void)state;
+    size_t octets = guess_octets(RECORDS, GOOD);
+    guess_many("alice", "192.0.2.1", 20);
+    for (uint32_t seed = 0; seed < 50; seed++) {
+        uint8_t noise[randombytes_SEEDBYTES] = {(uint8_t)seed};
+        uint8_t *room = malloc(octets);
+        assert_non_null(room);
+        randombytes_buf_deterministic(room, octets, noise);
+        for (size_t i = 64; i < octets; i++) { /* the header stands, or all would be emptied */
+            if ((room[i - 1] & 3) == 0) {
+                ((uint8_t *)start.memory)[i] = room[i];
+            }
+        }
+        free(room);
+        again("boot", now + SECOND);
+        assert_true(wait("alice", "192.0.2.1") <= settings.max_ms);
+        struct guess_who alice = who("alice", "192.0.2.1");
+        assert_false(guess_is_known(g, &alice, now + 31 * DAY));
+        now += 30 * DAY;
+        assert_int_equal(wait("alice", "192.0.2.1"), 0);
+    }
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -300,6 +401,10 @@ int main(void)
         TEST(test_scram),
         TEST(test_bounded),
         TEST(test_odd_names),
+        TEST(test_outlives_process),
+        TEST(test_outlives_boot),
+        TEST(test_not_ours),
+        TEST(test_damaged),
     };
     return sodium_init() < 0 ? 1 : cmocka_run_group_tests(tests, NULL, NULL);
 }

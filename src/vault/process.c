@@ -140,6 +140,7 @@ static int on_start(struct child *c)
     if (c->directory_fd < 0 || fchdir(c->directory_fd) != 0) {
         return c->directory_fd < 0 ? -EBADF : -errno;
     }
+    clock_boot_id(v->boot_id);
     v->used_timer.data = v->grace.data = v->reap.data = v;
     (void)uv_async_init(c->loop, &v->reap, on_reap);
     (void)uv_timer_init(c->loop, &v->used_timer);
@@ -183,22 +184,43 @@ static int make_dummy(struct vault *v)
     return r;
 }
 
+/* Names stand there only as hashes under a key that the account store keeps. */
+static int open_guesses(struct vault *v)
+{
+    static const char purpose[] = "kidoban guesses";
+    struct guess_settings settings = vault_guess_settings(v);
+    struct guess_start start = {.records = VAULT_GUESS_MAX, .good_records = VAULT_GOOD_MAX, .now_ms = clock_mono_ms()};
+    bool lasting;
+    (void)crypto_generichash(start.key, sizeof(start.key), (const uint8_t *)purpose, sizeof(purpose),
+                             store_key(v->store), STORE_KEY_LEN);
+    memcpy(start.boot_id, v->boot_id, sizeof(start.boot_id));
+    v->guess_memory = guess_file_map(v->child->directory_fd, VAULT_GUESS_FILE, VAULT_GUESS_OCTETS, &lasting);
+    if (v->guess_memory == NULL) {
+        return -ENOMEM;
+    }
+    if (!lasting) {
+        log_warn("guesses.degraded",
+                 LF_STR("what", "wrong guesses cannot be written; they are counted in memory only"));
+    }
+    start.memory = v->guess_memory;
+    v->guess = guess_new(&start, &settings);
+    explicit_bzero(&start, sizeof(start));
+    return v->guess != NULL ? 0 : -ENOMEM;
+}
+
 static int open_all(struct vault *v)
 {
     unsigned threads = v->child->config->config->accounts.workers;
     const size_t lanes[POOL_LANES] = {(size_t)VAULT_LANE_KNOWN * threads, (size_t)VAULT_LANE_OTHERS * threads};
-    struct guess_settings settings = vault_guess_settings(v);
-    uint8_t key[GUESS_KEY_LEN];
     int r = store_open(VAULT_STORE_FILE, &v->store);
     if (r < 0) {
         log_error("accounts.unreadable", LF_ERR(r));
         return r;
     }
-    randombytes_buf(key, sizeof(key));
+    r = open_guesses(v);
     v->cache = cache_new(VAULT_CACHE_MAX);
-    v->guess = guess_new(key, VAULT_GUESS_MAX, VAULT_GOOD_MAX, &settings);
     v->pool = pool_new(threads, lanes, notify, v);
-    return v->cache == NULL || v->guess == NULL || v->pool == NULL ? -ENOMEM : make_dummy(v);
+    return r < 0 || v->cache == NULL || v->pool == NULL ? -ENOMEM : make_dummy(v);
 }
 
 static int on_ready(struct child *c)
@@ -286,6 +308,7 @@ int vault_main(uint32_t instance)
     }
     cache_free(&v.cache);
     guess_free(&v.guess);
+    guess_file_unmap(&v.guess_memory, VAULT_GUESS_OCTETS);
     suspended_free(&v);
     store_close(&v.store);
     return status;

@@ -96,7 +96,7 @@ static const char *const sql[SQL_COUNT] = {
 struct store {
     sqlite3 *db;
     sqlite3_stmt *statements[SQL_COUNT];
-    uint8_t key[32];
+    uint8_t key[STORE_KEY_LEN];
 };
 
 static int error_of(struct store *s, int rc, const char *what)

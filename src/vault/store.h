@@ -12,6 +12,7 @@
 
 #include "vault/account.h"
 
+#define STORE_KEY_LEN         32U
 #define STORE_FINGERPRINT_LEN 32U
 
 struct store;

@@ -7,21 +7,24 @@
 #include "process/peers.h"
 #include "vault/cache.h"
 #include "vault/guess.h"
+#include "vault/guess_file.h"
 #include "vault/pool.h"
 #include "vault/store.h"
 #include "wire/vault.h"
 
-#define VAULT_STORE_FILE  "accounts.db"
-#define VAULT_CACHE_MAX   65536U
-#define VAULT_GUESS_MAX   65536U
-#define VAULT_GOOD_MAX    65536U
-#define VAULT_LOGINS_MAX  8192U /* asked and not answered, held ones included */
-#define VAULT_SLOWED_MAX  8U    /* of them from one network that is being slowed */
-#define VAULT_USED_MAX    4096U
-#define VAULT_WRONG_MS    60000U
-#define VAULT_KNOWN_MS    (UINT64_C(30) * 86400 * 1000)
-#define VAULT_LANE_KNOWN  128U /* for each thread */
-#define VAULT_LANE_OTHERS 64U
+#define VAULT_STORE_FILE   "accounts.db"
+#define VAULT_GUESS_FILE   "guesses"
+#define VAULT_CACHE_MAX    65536U
+#define VAULT_GUESS_MAX    65536U
+#define VAULT_GOOD_MAX     65536U
+#define VAULT_GUESS_OCTETS guess_octets(VAULT_GUESS_MAX, VAULT_GOOD_MAX)
+#define VAULT_LOGINS_MAX   8192U /* asked and not answered, held ones included */
+#define VAULT_SLOWED_MAX   8U    /* of them from one network that is being slowed */
+#define VAULT_USED_MAX     4096U
+#define VAULT_WRONG_MS     60000U
+#define VAULT_KNOWN_MS     (UINT64_C(30) * 86400 * 1000)
+#define VAULT_LANE_KNOWN   128U /* for each thread */
+#define VAULT_LANE_OTHERS  64U
 
 struct login;
 struct suspended;
@@ -39,6 +42,8 @@ struct vault {
     struct store *store;
     struct cache *cache;
     struct guess *guess;
+    void *guess_memory;
+    uint8_t boot_id[16];
     struct pool *pool;
     uv_async_t reap;
     uv_timer_t grace, used_timer;

@@ -389,9 +389,10 @@ class Everything(set):
 
 
 def test_I10_counters_and_blocks_survive(world):
-    """What an account has used and that it is suspended is there after everything died."""
+    """What an account has used, that it is suspended, and what was guessed at it is there after everything died."""
     async def run():
-        settings = {"limits": [{"name": "few", "per": "account", "count": "recipients", "windows": ["10/1h"]}]}
+        settings = {"limits": [{"name": "few", "per": "account", "count": "recipients", "windows": ["10/1h"]}],
+                    "accounts": {"guesses_free": 2, "guess_delay": "5s", "guess_delay_max": "10s"}}
         async with Play(world, "i10", SEED, settings, clients=False) as game:
             house = game.house
             await game.call(house.account_add, "bob", "bob@example.org")
@@ -415,6 +416,18 @@ def test_I10_counters_and_blocks_survive(world):
             with pytest.raises((smtplib.SMTPException, AssertionError)):
                 assert await game.call(send, "bob") == 250
             game.ledger.wrong.clear()
+
+            def guess(password):
+                begun = time.monotonic()
+                with (house.connect(port=465, login=False, timeout=30) as client,
+                      pytest.raises(smtplib.SMTPAuthenticationError) as refused):
+                    client.login("alice", password)
+                assert refused.value.smtp_code == 535
+                return time.monotonic() - begun
+            for i in range(3):
+                await game.call(guess, f"wrong {i}")
+            await game.crash("three guesses, two of them free")
+            assert await game.call(guess, "wrong 3") >= 10
     asyncio.run(run())
 
 

@@ -483,6 +483,25 @@ def test_guessing(tmp_path):
         assert vault.logged("auth.slowed") and vault.logged("auth.unavailable")
 
 
+def test_guesses_outlive_the_vault(tmp_path):
+    accounts = "guess_delay: 5s, guess_delay_max: 10s"
+    with Role("vault", tmp_path, accounts) as vault:
+        vault.do("account.add", name="alice", identities=[], password="right")
+        s = vault.peer(SUBMIT)
+        for i in range(4):
+            login(s, "alice", f"guess{i}", peer="203.0.113.5")
+        vault.kill()
+    with Role("vault", tmp_path, accounts) as vault:
+        assert login(vault.peer(SUBMIT), "alice", "guess4", peer="203.0.113.5")["seconds"] >= 10
+        assert not vault.logged("guesses.degraded")
+    # A folder in which no file can be made: it serves all the same, and says so.
+    (tmp_path / "vault/guesses").unlink()
+    (tmp_path / "vault/guesses").mkdir()
+    with Role("vault", tmp_path, accounts) as vault:
+        assert login(vault.peer(SUBMIT), "alice", "right", peer="203.0.113.5")["status"] == OK
+        assert len(vault.logged("guesses.degraded")) == 1
+
+
 def test_cancel_and_lost_peers(tmp_path):
     with Role("vault", tmp_path, "guess_delay: 1s, guess_delay_max: 1s, guesses_free: 1") as vault:
         vault.do("account.add", name="alice", identities=[], password="right")
