@@ -4,6 +4,7 @@
 
 #include "guard/limits.h"
 #include "guard/suspend.h"
+#include "process/audit.h"
 #include "process/child.h"
 #include "process/control.h"
 #include "process/peers.h"
@@ -16,6 +17,7 @@ struct guard_process {
     struct table *table;
     struct limits *limits;
     struct suspend *suspend;
+    struct audit *audit;
     struct control *control;
     struct peers peers;
     uint8_t boot_id[16];

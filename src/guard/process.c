@@ -224,6 +224,11 @@ static int on_ready(struct child *c)
         log_error("suspensions.unreadable", LF_ERR(r));
         return r;
     }
+    r = audit_open(c->directory_fd, &g->audit);
+    if (r < 0) {
+        log_error("audit.failed", LF_ERR(r), LF_STR("what", "open"));
+        return r;
+    }
     r = open_table(g);
     if (r < 0) {
         return r;
@@ -312,5 +317,6 @@ int guard_main(uint32_t instance)
     if (g.suspend != NULL) {
         suspend_close(&g.suspend);
     }
+    audit_close(&g.audit);
     return status;
 }

@@ -1,9 +1,7 @@
 /*
- * suspend.h: which accounts may not send, and the audit log of who said so.
+ * suspend.h: which accounts may not send.
  *
- * The set is one small file, written aside, synced, renamed, its folder synced: a suspension that was answered
- * survives everything. The audit log is JSON lines, only ever appended to, each synced before the act is answered; an
- * act that cannot be logged is not done.
+ * The set is one small file (process/kept_file.h): a suspension that was answered survives everything.
  */
 #ifndef KIDOBAN_GUARD_SUSPEND_H
 #define KIDOBAN_GUARD_SUSPEND_H
@@ -39,11 +37,5 @@ const struct suspension *suspend_find(const struct suspend *s, struct span accou
 size_t suspend_count(const struct suspend *s);
 /* In order of time. Start with NULL. */
 const struct suspension *suspend_next(const struct suspend *s, const struct suspension *after);
-
-/* Appends {"time","by","uid","what","account","reason"} and syncs. 0 or -errno. */
-int audit_append(struct suspend *s, const char *what, const char *account, struct span reason, const char *by,
-                 unsigned uid, uint64_t wall_ms);
-/* The last `count` lines that concern account (NULL: all), oldest first; takes nothing. NULL: cannot be read. */
-json_t *audit_list(struct suspend *s, const char *account, size_t count);
 
 #endif

@@ -7,23 +7,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <sysexits.h>
-#include <time.h>
 
 #include "common/clock.h"
 #include "guard/guard_int.h"
 
 #define AUDIT_COUNT     100
 #define AUDIT_COUNT_MAX 10000
-
-static void time_text(uint64_t wall_ms, char text[static 32])
-{
-    struct tm tm;
-    time_t s = (time_t)(wall_ms / 1000);
-    (void)gmtime_r(&s, &tm);
-    if (wall_ms == 0 || strftime(text, 32, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0) {
-        text[0] = '\0';
-    }
-}
 
 /* The normalised name under key; fails the request when it is none. */
 static bool get_name(struct control_request *rq, const json_t *request, const char *key,
@@ -40,8 +29,13 @@ static bool get_name(struct control_request *rq, const json_t *request, const ch
 static bool audit(struct guard_process *g, struct control_request *rq, const char *what, const char *account,
                   const char *reason)
 {
-    int r = audit_append(g->suspend, what, account, span_str(reason), control_peer_name(rq), control_peer_uid(rq),
-                         clock_wall_ms());
+    const struct audit_entry e = {.what = what,
+                                  .account = account,
+                                  .reason = reason,
+                                  .by = control_peer_name(rq),
+                                  .uid = control_peer_uid(rq),
+                                  .wall_ms = clock_wall_ms()};
+    int r = audit_append(g->audit, &e);
     if (r < 0) {
         log_error("audit.failed", LF_ERR(r), LF_STR("what", what), LF_STR("account", account));
     }
@@ -122,7 +116,7 @@ static void account_suspensions(void *arg, struct control_request *rq, const jso
     (void)request;
     while ((s = suspend_next(g->suspend, s)) != NULL) {
         char since[32];
-        time_text(s->since_ms, since);
+        audit_time(s->since_ms, since);
         (void)control_line(
             rq, json_pack("{s:s,s:s,s:s,s:s}", "name", s->account, "reason", s->reason, "by", s->by, "since", since));
     }
@@ -147,7 +141,7 @@ static json_t *usage_json(const struct limits_usage *u)
 {
     char window[32], free_at[32];
     window_text(u->limit->window_ms, window);
-    time_text(u->free_ms > 0 ? u->free_ms + 999 : 0, free_at);
+    audit_time(u->free_ms > 0 ? u->free_ms + 999 : 0, free_at);
     return json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:s}", "limit", u->limit->name, "per",
                      u->limit->subject == LIMIT_ACCOUNT ? "account" : "network", "subject", u->subject, "count",
                      u->limit->unit == LIMIT_MESSAGES ? "messages" : "recipients", "window", window, "used",
@@ -199,7 +193,7 @@ static void run_audit_list(void *arg, struct control_request *rq, const json_t *
     if (whose != NULL && !get_name(rq, request, "account", name)) {
         return;
     }
-    json_t *list = audit_list(g->suspend, whose != NULL ? name : NULL, (size_t)count);
+    json_t *list = audit_list(g->audit, whose != NULL ? name : NULL, (size_t)count);
     if (list == NULL) {
         control_fail(rq, EX_IOERR, "the audit log cannot be read");
         return;
