@@ -255,14 +255,19 @@ int runtime_mode_written(const struct config_gate *g, const char *class_, bool *
     return -ENOENT;
 }
 
+/* It does while the configuration says what it said then. */
+static bool mode_holds(const struct config_gate *g, const struct runtime_mode *m)
+{
+    bool monitor;
+    return runtime_mode_written(g, m->class_, &monitor) == 0 && monitor == m->was_monitor;
+}
+
 size_t runtime_reconcile(struct runtime *r, const struct config_gate *g,
                          void (*dropped)(void *arg, const struct runtime_mode *m), void *arg)
 {
     size_t count = 0;
     for (size_t i = r->modes_count; i-- > 0;) {
-        bool monitor = false;
-        int error = runtime_mode_written(g, r->modes[i].class_, &monitor);
-        if (error < 0 || monitor != r->modes[i].was_monitor) {
+        if (!mode_holds(g, &r->modes[i])) {
             dropped(arg, &r->modes[i]);
             remove_mode(r, i);
             count++;
@@ -301,11 +306,11 @@ int runtime_policy(const struct runtime *r, const struct config_gate *g, const s
     gate.classes = calloc(g->classes_count + 1, sizeof(*gate.classes));
     int error = gate.classes != NULL && exemptions != NULL ? 0 : -ENOMEM;
     const struct runtime_mode *whole = runtime_mode_of(r, "");
-    gate.monitor = whole != NULL ? whole->monitor : g->monitor;
+    gate.monitor = whole != NULL && mode_holds(g, whole) ? whole->monitor : g->monitor;
     for (size_t i = 0; i < g->classes_count && error == 0; i++) {
         const struct runtime_mode *m = runtime_mode_of(r, g->classes[i].name);
         gate.classes[i] = g->classes[i];
-        if (m != NULL) {
+        if (m != NULL && mode_holds(g, m)) {
             gate.classes[i].port25 = m->monitor ? PORT25_MONITOR : PORT25_DENY;
         }
     }

@@ -1,7 +1,7 @@
 /*
  * runtime.h: what operators have changed of the gate while it runs: exemptions, and modes other than the
  * configuration's. One structure, one JSON form: for the keeper's file and for who asks it
- * (docs/decisions/0004-runtime.md).
+ * (docs/decisions/0005-runtime.md).
  *
  * Ends are times of the wall clock, in whole seconds; the kernel is given them on the boot clock. The wall clock is
  * never taken to be earlier than it was when the set was last changed: a machine that starts in 1970 makes no exemption

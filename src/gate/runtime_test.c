@@ -182,6 +182,7 @@ static void test_modes(void **state)
     c = config_of("gate:\n  subscriber_interfaces: [eth1]\n  mode: monitor\n  classes:\n"
                   "    - {name: tried, port25: deny, prefixes: [10.1.0.0/16]}\n");
     assert_int_equal(set_mode(r, "", true, false), 0);
+    check(r, c, "10.1.0.1", POLICY_PASS, POLICY_REFUSE);
     assert_int_equal(runtime_reconcile(r, &c->gate, count_dropped, NULL), 3);
     assert_int_equal(dropped, 3);
     assert_int_equal(r->modes_count, 0);

@@ -10,6 +10,7 @@
 
 #include "common/hash.h"
 
+#include "process/audit.h"
 #include "process/kept_file.h"
 
 #define FILE_NAME "suspensions.json"
@@ -159,27 +160,10 @@ void suspend_close(struct suspend **sp)
     free(s);
 }
 
-/* What jansson can write is UTF-8; control octets would break a reply line. */
-bool suspend_reason_is_permitted(struct span reason)
-{
-    if (reason.len == 0 || reason.len > SUSPEND_REASON_MAX) {
-        return false;
-    }
-    for (size_t i = 0; i < reason.len; i++) {
-        if (reason.ptr[i] < 0x20 || reason.ptr[i] == 0x7f) {
-            return false;
-        }
-    }
-    json_t *probe = json_stringn((const char *)reason.ptr, reason.len);
-    bool utf8 = probe != NULL;
-    json_decref(probe);
-    return utf8;
-}
-
 int suspend_add(struct suspend *s, struct span account, struct span reason, const char *by, uint64_t wall_ms)
 {
     char name[ACCOUNT_NAME_MAX + 1];
-    if (account_name_normalise(account, name) < 0 || !suspend_reason_is_permitted(reason)) {
+    if (account_name_normalise(account, name) < 0 || !audit_words_are_permitted(reason, SUSPEND_REASON_MAX)) {
         return -EINVAL;
     }
     struct entry *old = find(s, name);

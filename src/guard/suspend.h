@@ -27,10 +27,8 @@ struct suspend;
 int suspend_open(int directory_fd, struct suspend **ret);
 void suspend_close(struct suspend **s);
 
-/* One line of UTF-8, not empty, not too long: it is told to the user. */
-bool suspend_reason_is_permitted(struct span reason);
-/* 0; -EEXIST (the same words stand already); -EINVAL: no name, reason empty, too long or not UTF-8; -E2BIG; -errno of
- * the disk: nothing has changed. A second suspension replaces the words. */
+/* 0; -EEXIST (the same words stand already); -EINVAL: no name, or a reason that audit_words_are_permitted() does not
+ * take; -E2BIG; -errno of the disk: nothing has changed. A second suspension replaces the words. */
 int suspend_add(struct suspend *s, struct span account, struct span reason, const char *by, uint64_t wall_ms);
 int suspend_remove(struct suspend *s, struct span account); /* 0, -ENOENT, -EINVAL, or -errno: still suspended */
 const struct suspension *suspend_find(const struct suspend *s, struct span account); /* name as the vault gives it */

@@ -63,7 +63,7 @@ static void account_suspend(void *arg, struct control_request *rq, const json_t 
     if (!get_name(rq, request, "name", name)) {
         return;
     }
-    if (!suspend_reason_is_permitted(span_str(reason))) {
+    if (!audit_words_are_permitted(span_str(reason), SUSPEND_REASON_MAX)) {
         control_fail(rq, EX_USAGE, "a reason of 1 to %u octets in one line is needed", SUSPEND_REASON_MAX);
         return;
     }

@@ -56,6 +56,23 @@ void audit_close(struct audit **ap)
     free(a);
 }
 
+/* What jansson can write is UTF-8; control octets would break a reply line. */
+bool audit_words_are_permitted(struct span words, size_t max)
+{
+    if (words.len == 0 || words.len > max) {
+        return false;
+    }
+    for (size_t i = 0; i < words.len; i++) {
+        if (words.ptr[i] < 0x20 || words.ptr[i] == 0x7f) {
+            return false;
+        }
+    }
+    json_t *probe = json_stringn((const char *)words.ptr, words.len);
+    bool utf8 = probe != NULL;
+    json_decref(probe);
+    return utf8;
+}
+
 void audit_time(uint64_t wall_ms, char text[static 32])
 {
     struct tm tm;

@@ -32,6 +32,9 @@ int audit_append(struct audit *a, const struct audit_entry *e);
 /* The last `count` lines that concern account (NULL: all), oldest first; takes nothing. NULL: cannot be read. */
 json_t *audit_list(struct audit *a, const char *account, size_t count);
 
+/* One line of UTF-8, not empty, of at most max octets: what an operator may give as a reason. */
+bool audit_words_are_permitted(struct span words, size_t max);
+
 void audit_time(uint64_t wall_ms, char text[static 32]); /* "2026-11-24T12:00:00Z"; 0: "" */
 
 #endif
