@@ -2,7 +2,7 @@
 # world.sh [--pid-file FILE] COMMAND...: runs COMMAND as root in a world of its own, and leaves nothing behind.
 #
 # The world is a set of namespaces (network, mounts, processes, host name, IPC). In it only the loopback device
-# exists, /run is empty, and copies of passwd, group, hosts and resolv.conf, with the users and names that the tests
+# exists, /run and the bpffs are empty, and copies of passwd, group, hosts and resolv.conf, with the users and names that the tests
 # need, lie over the real ones. Nothing outside is touched, and every process in it ends with COMMAND.
 #
 # COMMAND finds its folder in $KIDOBAN_WORLD. --pid-file: the number, outside, of the process that holds the world, for
@@ -13,6 +13,7 @@ inside() {
     dir=$KIDOBAN_WORLD
     mount -t tmpfs -o mode=0755 none /run
     mkdir -p /run/lock
+    mount -t bpf -o mode=0700 none /sys/fs/bpf
 
     cp /etc/passwd "$dir/passwd"
     cp /etc/group "$dir/group"
@@ -20,7 +21,7 @@ inside() {
     echo 'kidoban:x:64010:' >>"$dir/group"
     id=64011
     # As packaging/kidoban.sysusers: a group each, and none is in the group that may use the control sockets.
-    for role in submit vault guard spool deliver; do
+    for role in submit vault guard spool deliver gate; do
         echo "kidoban-$role:x:$id:" >>"$dir/group"
         echo "kidoban-$role:x:$id:$id::/nonexistent:/usr/sbin/nologin" >>"$dir/passwd"
         id=$((id + 1))

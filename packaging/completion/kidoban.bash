@@ -29,6 +29,7 @@ declare -gA _kidoban_verbs=(
     ["trace"]="--json"
     ["spool verify"]="--json"
     ["spool export"]="--to"
+    ["gate status"]="--json"
     ["gate test"]="--from --to --port --source-port --side --json"
     ["gate replay"]="--pcap --side --engine"
     ["gate diff"]="--pcap --side --json"

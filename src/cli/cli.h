@@ -60,7 +60,7 @@ size_t cli_table_rows(const struct cli_table *t);
 void cli_table_end(struct cli_table **t);                   /* prints and frees */
 void cli_print_object(const struct cli *c, json_t *object); /* key and value a line, or JSON */
 
-/* account.c, queue.c, trace.c, offline.c, house.c, status.c, gate.c, gate_replay.c, export.c */
+/* account.c, queue.c, trace.c, offline.c, house.c, status.c, gate.c, gate_replay.c, gate_status.c, export.c */
 int cli_account_add(struct cli *c, int argc, char **argv);
 int cli_account_passwd(struct cli *c, int argc, char **argv);
 int cli_account_show(struct cli *c, int argc, char **argv);
@@ -90,6 +90,7 @@ void cli_print_status(void *arg, json_t *status); /* status.c; arg: struct cli *
 int cli_status(struct cli *c, int argc, char **argv);
 int cli_reload(struct cli *c, int argc, char **argv);
 int cli_upgrade(struct cli *c, int argc, char **argv);
+int cli_gate_status(struct cli *c, int argc, char **argv);
 int cli_gate_test(struct cli *c, int argc, char **argv);
 int cli_gate_replay(struct cli *c, int argc, char **argv);
 int cli_gate_diff(struct cli *c, int argc, char **argv);

@@ -48,6 +48,7 @@ static const struct cli_verb verbs[] = {
     {"trace", "ID|MESSAGE-ID|ADDRESS", "everything that happened to it, and what is next", cli_trace, "--json"},
     {"spool verify", "[DIRECTORY]", "check every checksum; the daemon may be down", cli_spool_verify, "--json"},
     {"spool export", "[DIRECTORY] --to DIRECTORY", "write the queue as .eml and .json files", cli_spool_export, "--to"},
+    {"gate status", "", "interfaces, policy and counters of the gate", cli_gate_status, "--json"},
     {"gate test", "--from A --to B [--port N] [--source-port N] [--side subscriber|uplink]",
      "what becomes of a packet, and by which rule", cli_gate_test, "--from --to --port --source-port --side --json"},
     {"gate replay", "--pcap FILE --side subscriber|uplink [--engine reference|kernel|both]",

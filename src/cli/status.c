@@ -103,6 +103,34 @@ static void guard_words(const json_t *s, struct buf *out)
     (void)buf_append_str(out, " suspended");
 }
 
+static const char *mode_of_gate(const json_t *status)
+{
+    size_t i;
+    const json_t *one;
+    json_array_foreach(json_object_get(status, "processes"), i, one)
+    {
+        const char *mode = json_string_value(json_object_get(json_object_get(one, "figures"), "mode"));
+        if (mode != NULL) {
+            return mode;
+        }
+    }
+    return "starting";
+}
+
+static void gate_words(const json_t *s, struct buf *out)
+{
+    (void)buf_printf(out, "%s; ", mode_of_gate(s));
+    put_count(out, sum(s, "gate", "places"), "program");
+    (void)buf_append_str(out, " attached; ");
+    (void)buf_printf(out, "prefixes: %lld; %lld refused, %lld dropped, %lld passed",
+                     (long long)sum(s, "gate", "prefixes"), (long long)sum(s, "gate", "refused"),
+                     (long long)sum(s, "gate", "dropped"), (long long)sum(s, "gate", "passed"));
+    json_int_t would = sum(s, "gate", "would_refuse") + sum(s, "gate", "would_drop");
+    if (would > 0) {
+        (void)buf_printf(out, ", %lld only watched", (long long)would);
+    }
+}
+
 /* What clients did against the rules, and what of ours needs a look: only what there is. */
 static void incident_words(const json_t *s, struct buf *out)
 {
@@ -142,6 +170,7 @@ static void print_words(const json_t *status)
     } lines[] = {{"submission", "submit", submission_words},
                  {"queue", "spool", queue_words},
                  {"relay", "deliver", relay_words},
+                 {"gate", "gate", gate_words},
                  {"guard", "guard", guard_words},
                  {"incidents", NULL, incident_words}};
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {

@@ -211,7 +211,8 @@ int config_load(struct span text, const char *file, struct config **ret, struct 
     config_yaml_free(&root);
     if (!x.bad && (default_directory(&c->processes.vault_directory, c->processes.state_directory, "vault") < 0 ||
                    default_directory(&c->processes.guard_directory, c->processes.state_directory, "guard") < 0 ||
-                   default_directory(&c->processes.spool_directory, c->processes.state_directory, "spool") < 0)) {
+                   default_directory(&c->processes.spool_directory, c->processes.state_directory, "spool") < 0 ||
+                   default_directory(&c->processes.gate_directory, c->processes.state_directory, "gate") < 0)) {
         x.error = -ENOMEM;
     }
     if (x.bad || x.error != 0) {
@@ -283,6 +284,7 @@ void config_free(struct config **cp)
                     c->processes.vault_directory,
                     c->processes.guard_directory,
                     c->processes.spool_directory,
+                    c->processes.gate_directory,
                     c->processes.event_file};
     for (size_t i = 0; i < sizeof(rest) / sizeof(rest[0]); i++) {
         free(rest[i]);

@@ -136,6 +136,7 @@ struct config_gate {
     bool return_path_allow, inbound_deny;
     struct config_prefixes dynamic_ranges, allow_to, tunnel_endpoints;
     enum config_gate_attach attach;
+    char *pins; /* directory of a bpffs */
     uint32_t events_per_second, resets_per_second;
     struct config_gate_class *classes;
     size_t classes_count;
@@ -203,7 +204,8 @@ struct config {
     size_t routes_count;
     struct {
         char *user_prefix, *runtime_directory, *state_directory;
-        char *vault_directory, *guard_directory, *spool_directory; /* below the state directory unless given */
+        char *vault_directory, *guard_directory, *spool_directory, *gate_directory; /* below the state directory
+                                                                                         unless given */
         bool sandbox;
         enum log_level log_level;
         char *event_file;

@@ -292,6 +292,8 @@ const struct schema_field schema_gate_fields[] = {
     {"allow_to", read_plain_prefixes, AT(gate.allow_to), .example = "[192.0.2.25, \"2001:db8::25\"]"},
     {"tunnel_endpoints", read_plain_prefixes, AT(gate.tunnel_endpoints), .example = "[192.0.2.1, \"2001:db8::1\"]"},
     {"attach", schema_choice, AT(gate.attach), "auto", .words = attach_words},
+    {"directory", schema_path, AT(processes.gate_directory), .example = "/var/lib/kidoban/gate"},
+    {"pins", schema_path, AT(gate.pins), "/sys/fs/bpf/kidoban", .example = "/sys/fs/bpf/kidoban"},
     {"events_per_second", schema_uint, AT(gate.events_per_second), "1", .min = 1, .max = 1000, .example = "1"},
     {"resets_per_second", schema_uint, AT(gate.resets_per_second), "20", .min = 1, .max = 100000, .example = "20"},
     {"classes", read_classes, 0, .members = class_fields,
@@ -367,6 +369,7 @@ void schema_gate_fini(struct config_gate *g)
         free(g->classes[i].to.list);
     }
     free(g->classes);
+    free(g->pins);
     free(g->dynamic_ranges.list);
     free(g->allow_to.list);
     free(g->tunnel_endpoints.list);

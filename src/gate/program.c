@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "common/log.h"
 #include "gate_tc.skel.h"
@@ -30,11 +31,20 @@ __attribute__((format(printf, 2, 0))) static int on_words(enum libbpf_print_leve
 
 #define MAPS GATE_MAPS
 
+static bool same_shape(const struct bpf_map *map, int fd)
+{
+    struct bpf_map_info info = {0};
+    uint32_t size = sizeof(info);
+    return fd >= 0 && bpf_obj_get_info_by_fd(fd, &info, &size) == 0 && info.type == bpf_map__type(map) &&
+           info.key_size == bpf_map__key_size(map) && info.value_size == bpf_map__value_size(map) &&
+           info.max_entries == bpf_map__max_entries(map);
+}
+
 static int reuse(struct bpf_map *const maps[MAPS], const struct gate_maps *shared)
 {
     int r = 0;
     for (size_t i = 0; shared != NULL && i < MAPS && r == 0; i++) {
-        r = bpf_map__reuse_fd(maps[i], shared->fd[i]);
+        r = same_shape(maps[i], shared->fd[i]) ? bpf_map__reuse_fd(maps[i], shared->fd[i]) : 0;
     }
     return r;
 }
@@ -89,6 +99,13 @@ int gate_program_load(struct gate_kind kind, const struct gate_maps *shared, str
 {
     (void)libbpf_set_print(on_words);
     return (kind.tc ? load_tc : load_xdp)(kind, shared, ret);
+}
+
+uint64_t gate_program_build(struct gate_kind kind)
+{
+    size_t size;
+    const void *octets = kind.tc ? gate_tc_bpf__elf_bytes(&size) : gate_xdp_bpf__elf_bytes(&size);
+    return XXH3_64bits(octets, size);
 }
 
 void gate_program_close(struct gate_program *p)

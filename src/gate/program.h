@@ -43,9 +43,12 @@ struct gate_program {
     struct gate_maps maps;
 };
 
-/* shared: maps of a program loaded before, or NULL: new ones. The descriptors in ret are its own (duplicates). */
+/* shared: maps of a program loaded before, or NULL: new ones; new ones too where its descriptor is -1 or the map has
+ * another shape, as one of another build may have. The descriptors in ret are its own (duplicates). */
 int gate_program_load(struct gate_kind kind, const struct gate_maps *shared, struct gate_program *ret);
 void gate_program_close(struct gate_program *p);
+/* Of the object that programs of that kind come from: another build has another number. */
+uint64_t gate_program_build(struct gate_kind kind);
 
 /* A new array for that many cells; fill it (gate_cells_fill), then put it into force in one step. */
 int gate_policy_set(const struct gate_maps *maps, const union blob_cell *cells, size_t count);

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -153,7 +154,7 @@ static void send_listeners(struct relative *r)
 /* Nobody is let in before those who answer for it are there. */
 static void listen_if_ready(struct master *m)
 {
-    static const enum master_role needed[] = {ROLE_VAULT, ROLE_GUARD, ROLE_SPOOL};
+    static const enum master_role needed[] = {ROLE_VAULT, ROLE_GUARD, ROLE_SPOOL, ROLE_GATE};
     for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++) {
         const struct relative *r = find(m, needed[i], 0);
         if (r != NULL && !m->ready_told && r->state != RELATIVE_READY) {
@@ -318,7 +319,8 @@ static void start(struct relative *r)
         (void)channel_send(r->channel, MASTER_SHARED, 0, (struct span){0}, m->shared_fd);
     }
     (void)FAULT_POINT("master.start");
-    (void)channel_send(r->channel, MASTER_START, 0, (struct span){0}, -1);
+    const uint8_t again = m->ready_told || m->again;
+    (void)channel_send(r->channel, MASTER_START, 0, (struct span){&again, sizeof(again)}, -1);
     tie_all(r);
 }
 
@@ -334,7 +336,7 @@ static void add(struct master *m, enum master_role role, uint32_t count)
 
 bool family_has(const struct config *c, enum master_role role)
 {
-    return role == ROLE_MASTER || role == ROLE_GUARD || c->submission.present;
+    return role == ROLE_GATE ? c->gate.present : role == ROLE_MASTER || role == ROLE_GUARD || c->submission.present;
 }
 
 void family_start(struct master *m)
@@ -345,6 +347,7 @@ void family_start(struct master *m)
     } wanted[] = {{ROLE_VAULT, 1},
                   {ROLE_GUARD, 1},
                   {ROLE_SPOOL, 1},
+                  {ROLE_GATE, 1},
                   {ROLE_DELIVER, m->config->delivery.workers},
                   {ROLE_SUBMIT, m->config->submission.workers}};
     for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
@@ -368,6 +371,14 @@ static void log_death(const struct relative *r, int wait_status)
               LF_UINT("child", r->pid), LF_STR("how", how));
 }
 
+/* An interface that cannot be gated is a start that failed, not one to be tried for ever: the child has said why. */
+static bool fatal_to_start(const struct relative *r, int wait_status)
+{
+    const struct master *m = r->master;
+    return r->role == ROLE_GATE && r->state == RELATIVE_STARTING && WIFEXITED(wait_status) && !m->ready_told &&
+           !m->again && !m->stopping;
+}
+
 void family_reaped(struct master *m, pid_t pid, int wait_status)
 {
     for (size_t i = 0; i < m->family_count; i++) {
@@ -377,6 +388,7 @@ void family_reaped(struct master *m, pid_t pid, int wait_status)
         }
         bool wanted = r->state == RELATIVE_STOPPING;
         bool young = clock_mono_ms() - r->started_ms < YOUNG_MS;
+        bool fatal = fatal_to_start(r, wait_status);
         if (!wanted) {
             log_death(r, wait_status);
         }
@@ -386,7 +398,10 @@ void family_reaped(struct master *m, pid_t pid, int wait_status)
         r->restarts += wanted ? 0 : 1;
         channel_free(&r->channel);
         question_gone(m, r);
-        if (m->stopping) {
+        if (fatal) {
+            m->status = EX_UNAVAILABLE;
+            master_stop(m, false);
+        } else if (m->stopping) {
             master_child_gone(m);
         } else if (young) {
             start_later(r);

@@ -170,7 +170,7 @@ static int event_directory(const struct config *c)
 
 int ground_prepare(struct master *m)
 {
-    static const enum master_role controlled[] = {ROLE_MASTER, ROLE_VAULT, ROLE_GUARD, ROLE_SPOOL};
+    static const enum master_role controlled[] = {ROLE_MASTER, ROLE_VAULT, ROLE_GUARD, ROLE_SPOOL, ROLE_GATE};
     int r = make_directory(m->config->processes.runtime_directory, 0755, geteuid(), getegid());
     if (r == 0) {
         r = runtime_lock(m);
@@ -193,6 +193,9 @@ int ground_prepare(struct master *m)
     }
     if (r == 0) {
         r = state_directory(m, ROLE_SPOOL, m->config->processes.spool_directory);
+    }
+    if (r == 0 && family_has(m->config, ROLE_GATE)) {
+        r = state_directory(m, ROLE_GATE, m->config->processes.gate_directory);
     }
     if (r == 0) {
         r = spool_lock(m);
@@ -362,7 +365,7 @@ static bool adopt_one(const char **at, struct ground_listener *ret)
     return fcntl(ret->fd, F_SETFD, FD_CLOEXEC) == 0;
 }
 
-int ground_adopt(struct ground_listener **ret, size_t *ret_count)
+int ground_adopt(struct ground_listener **ret, size_t *ret_count, bool *ret_again)
 {
     const char *env = getenv(HAND_OVER_ENV);
     struct ground_listener *l = calloc(256, sizeof(*l));
@@ -373,6 +376,7 @@ int ground_adopt(struct ground_listener **ret, size_t *ret_count)
     for (const char *at = env; at != NULL && *at != '\0' && count < 256 && adopt_one(&at, &l[count]);) {
         count++;
     }
+    *ret_again = env != NULL;
     (void)unsetenv(HAND_OVER_ENV);
     *ret = l;
     *ret_count = count;

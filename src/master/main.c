@@ -35,7 +35,7 @@ static const char usage[] =
 
 static int (*const mains[ROLE_COUNT])(uint32_t instance) = {
     [ROLE_SUBMIT] = submit_main, [ROLE_VAULT] = vault_main,     [ROLE_GUARD] = guard_main,
-    [ROLE_SPOOL] = spool_main,   [ROLE_DELIVER] = deliver_main,
+    [ROLE_SPOOL] = spool_main,   [ROLE_DELIVER] = deliver_main, [ROLE_GATE] = gate_main,
 };
 
 static int run_role(const char *name, const char *instance)

@@ -195,12 +195,20 @@ static void warn_of_restart(const struct config *old, const struct config *fresh
 static int refuse_other_house(const struct config *old, const struct config *fresh, const char *path,
                               struct config_complaints *complaints)
 {
-    if (old->submission.present == fresh->submission.present) {
-        return 0;
+    const struct {
+        const char *section;
+        bool was, is;
+    } sections[] = {{"submission", old->submission.present, fresh->submission.present},
+                    {"gate", old->gate.present, fresh->gate.present}};
+    int r = 0;
+    for (size_t i = 0; i < sizeof(sections) / sizeof(sections[0]); i++) {
+        if (sections[i].was != sections[i].is) {
+            config_complaints_add(complaints, path, 0, 0, "\"%s\" %s; that takes a restart", sections[i].section,
+                                  sections[i].is ? "is new" : "is no longer there");
+            r = -EINVAL;
+        }
     }
-    config_complaints_add(complaints, path, 0, 0, "\"submission\" %s; that takes a restart",
-                          fresh->submission.present ? "is new" : "is no longer there");
-    return -EINVAL;
+    return r;
 }
 
 /* Every child has swapped, or not: only now is the reload over. */
@@ -353,7 +361,8 @@ static const struct {
     enum master_role role;
     uint32_t grace_ms;
 } stop_order[] = {
-    {ROLE_SUBMIT, 5000}, {ROLE_DELIVER, 5000}, {ROLE_SPOOL, 5000}, {ROLE_GUARD, 2000}, {ROLE_VAULT, 2000},
+    {ROLE_SUBMIT, 5000}, {ROLE_DELIVER, 5000}, {ROLE_SPOOL, 5000},
+    {ROLE_GUARD, 2000},  {ROLE_VAULT, 2000},   {ROLE_GATE, 2000},
 };
 #define STOP_PHASES (sizeof(stop_order) / sizeof(stop_order[0]))
 
@@ -517,7 +526,7 @@ static int start(struct master *m)
         log_warn("sandbox.reduced",
                  LF_STR("what", "not root: all processes run as one user, and ports below 1024 may be refused"));
     }
-    r = ground_adopt(&m->listeners, &m->listeners_count);
+    r = ground_adopt(&m->listeners, &m->listeners_count, &m->again);
     m->config = config;
     r = r == 0 ? ground_prepare(m) : r;
     m->config = NULL; /* take() frees the old one */
@@ -569,5 +578,5 @@ int master_run(const char *config_path, char **argv)
     }
     log_info("master.stopped", LF_UINT("pid", getpid()));
     log_flush();
-    return 0;
+    return m->status;
 }

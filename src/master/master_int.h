@@ -93,6 +93,7 @@ struct master {
     uint32_t epoch; /* of socket pairs */
     uint64_t started_ms;
     bool ready_told, stopping, upgrading;
+    bool again; /* after an upgrade: the house served before */
     size_t stop_phase;
     int status;
     uv_signal_t signals[8];
@@ -110,7 +111,8 @@ int ground_listen(const struct config *c, struct ground_listener *old, size_t ol
                   size_t *ret_count); /* binds what is new, takes over what stays */
 void ground_listeners_free(struct ground_listener *l, size_t count, const struct ground_listener *kept,
                            size_t kept_count);
-int ground_adopt(struct ground_listener **ret, size_t *ret_count);   /* from the program before an upgrade */
+/* From the program before an upgrade; *ret_again: there was one. */
+int ground_adopt(struct ground_listener **ret, size_t *ret_count, bool *ret_again);
 int ground_hand_over(const struct ground_listener *l, size_t count); /* before exec */
 int ground_event_file(struct master *m); /* opens it, or rotates it when it is too long: 1 when it is another one now */
 int ground_shared(void);                 /* a memfd of MASTER_SHARED_SIZE with random seeds, or -errno */

@@ -135,10 +135,11 @@ static void set_user(const struct child_frame *f, char *user, size_t size)
     (void)snprintf(user, size, "%s%s", f->child.config->config->processes.user_prefix, master_role_name(f->child.role));
 }
 
-static int on_start(struct child_frame *f)
+static int on_start(struct child_frame *f, struct span payload)
 {
     struct child *c = &f->child;
-    if (f->next == NULL || f->started) {
+    c->again = payload.len == 1 && payload.ptr[0] != 0;
+    if (payload.len > 1 || f->next == NULL || f->started) {
         return -1;
     }
     c->config = f->next;
@@ -151,8 +152,8 @@ static int on_start(struct child_frame *f)
     if (r == 0) {
         char user[64];
         set_user(f, user, sizeof(user));
-        r = c->config->config->processes.sandbox ? sandbox_enter(c->role, user, c->directory_fd, f->ops->read_paths)
-                                                 : 0;
+        const int directories[] = {c->directory_fd, c->pins_fd};
+        r = c->config->config->processes.sandbox ? sandbox_enter(c->role, user, directories, 2, f->ops->read_paths) : 0;
     }
     if (r == 0 && f->ops->ready != NULL) {
         r = f->ops->ready(c);
@@ -195,7 +196,7 @@ static int on_peer(struct child_frame *f, struct span payload, int fd)
     uint8_t role = wire_get_u8(&r);
     uint32_t instance = wire_get_u32(&r);
     uint32_t epoch = wire_get_u32(&r);
-    if (wire_reader_end(&r) < 0 || role >= ROLE_COUNT || instance >= INSTANCES_MAX || fd < 0) {
+    if (wire_reader_end(&r) < 0 || role >= ROLE_COUNT || instance >= INSTANCES_MAX || fd < 0 || f->ops->peer == NULL) {
         return -1;
     }
     f->epochs[role][instance] = epoch;
@@ -276,7 +277,7 @@ static int on_frame_kept(struct child_frame *f, const struct frame *fr, struct s
         *ret_kept = true;
         return on_peer(f, payload, fd);
     case MASTER_START:
-        return on_start(f);
+        return on_start(f, payload);
     case MASTER_CONFIG_DONE:
         return on_config_done(f);
     case MASTER_STOP:
@@ -370,6 +371,7 @@ int child_run(enum master_role role, uint32_t instance, const struct child_ops *
                   .directory_fd = -1,
                   .control_fd = -1,
                   .shared_fd = -1,
+                  .pins_fd = -1,
                   .arg = arg},
         .ops = ops,
     };

@@ -35,6 +35,8 @@ struct child {
     int directory_fd;          /* own state directory, or -1 */
     int control_fd;            /* listening unix socket, or -1 */
     int shared_fd;             /* submit: memory that all submits share, or -1 */
+    int pins_fd;               /* gate: its directory of a bpffs, which ops->start opened, or -1 */
+    bool again;                /* the house served before: what is missing now may come back */
     bool stopping;
     void *arg; /* the process's own */
 };
@@ -47,7 +49,7 @@ struct child_ops {
     /* c->config is new; tls is what came with it (submit only). Also called once after start, before rights are
      * dropped. -errno: keep the old one (at the start: give up). May be NULL. */
     int (*reload)(struct child *c, struct child_tls *tls, size_t tls_count);
-    /* A socket pair to a peer; replaces an older one. fd is the callee's. */
+    /* A socket pair to a peer; replaces an older one. fd is the callee's. May be NULL where a role has no peers. */
     void (*peer)(struct child *c, enum master_role role, uint32_t instance, int fd);
     /* A listening socket for submission.listen[index]. fd is the callee's. May be NULL. */
     void (*listener)(struct child *c, uint32_t index, int fd);
@@ -71,5 +73,6 @@ int vault_main(uint32_t instance);
 int guard_main(uint32_t instance);
 int spool_main(uint32_t instance);
 int deliver_main(uint32_t instance);
+int gate_main(uint32_t instance);
 
 #endif

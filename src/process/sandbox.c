@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <linux/landlock.h>
 #include <pwd.h>
 #include <sched.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -23,6 +25,7 @@ enum right {
     RIGHT_DIRECTORY = 1, /* read and write files below its state directory */
     RIGHT_SOCKETS = 2,   /* make sockets and connect */
     RIGHT_READ = 4,      /* open files for reading (read_paths) */
+    RIGHT_BPF = 8,       /* bpf(), sockets of netlink, and the capabilities for both: CAP_BPF, CAP_NET_ADMIN */
 };
 
 static const unsigned rights[ROLE_COUNT] = {
@@ -31,6 +34,7 @@ static const unsigned rights[ROLE_COUNT] = {
     [ROLE_GUARD] = RIGHT_DIRECTORY,
     [ROLE_SPOOL] = RIGHT_DIRECTORY,
     [ROLE_DELIVER] = RIGHT_SOCKETS | RIGHT_READ,
+    [ROLE_GATE] = RIGHT_DIRECTORY | RIGHT_BPF,
 };
 
 /* Loop, memory, threads, clocks, sockets that were given. */
@@ -170,6 +174,16 @@ static int allow_threads(scmp_filter_ctx ctx)
     return r == 0 ? seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0) : r;
 }
 
+/* Sockets of one family only; others are refused, as to everybody. */
+static int allow_bpf(scmp_filter_ctx ctx)
+{
+    static const int calls[] = {SCMP_SYS(bpf), SCMP_SYS(bind)};
+    int r = allow(ctx, calls, sizeof(calls) / sizeof(calls[0]));
+    r = r == 0 ? seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, AF_NETLINK)) : r;
+    return r == 0 ? seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_NE, AF_NETLINK))
+                  : r;
+}
+
 static int seccomp_enter(unsigned right)
 {
     scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
@@ -187,12 +201,18 @@ static int seccomp_enter(unsigned right)
     if (r == 0 && (right & RIGHT_READ) != 0) {
         r = allow(ctx, calls_read, sizeof(calls_read) / sizeof(calls_read[0]));
     }
+    if (r == 0 && (right & RIGHT_BPF) != 0) {
+        r = allow_bpf(ctx);
+    }
     /* A process without files or sockets that asks for one all the same gets a refusal, so that libraries which only
      * try (the resolver's NSS, OpenSSL's configuration) go on without. */
     static const int tried[] = {SCMP_SYS(openat),   SCMP_SYS(open),   SCMP_SYS(socket),
                                 SCMP_SYS(connect),  SCMP_SYS(access), SCMP_SYS(stat),
                                 SCMP_SYS(readlink), SCMP_SYS(statx),  SCMP_SYS(bind)};
     for (size_t i = 0; i < sizeof(tried) / sizeof(tried[0]) && r == 0; i++) {
+        if ((right & RIGHT_BPF) != 0 && tried[i] == SCMP_SYS(socket)) {
+            continue; /* said above */
+        }
         r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), tried[i], 0);
         r = r == -EEXIST ? 0 : r;
     }
@@ -236,7 +256,7 @@ static int landlock_version(void)
     return version;
 }
 
-static int landlock_enter(unsigned right, int directory_fd, const char *const *read_paths)
+static int landlock_enter(unsigned right, const int *directories, size_t count, const char *const *read_paths)
 {
     int version = landlock_version();
     if (version < 1) {
@@ -250,10 +270,10 @@ static int landlock_enter(unsigned right, int directory_fd, const char *const *r
         return -errno;
     }
     int r = 0;
-    if ((right & RIGHT_DIRECTORY) != 0 && directory_fd >= 0) {
-        uint64_t all = handled & ~(uint64_t)(LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_MAKE_CHAR |
-                                             LANDLOCK_ACCESS_FS_MAKE_BLOCK | LANDLOCK_ACCESS_FS_MAKE_SYM);
-        r = landlock_add(ruleset, directory_fd, all) == 0 ? 0 : -errno;
+    uint64_t all = handled & ~(uint64_t)(LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_MAKE_CHAR |
+                                         LANDLOCK_ACCESS_FS_MAKE_BLOCK | LANDLOCK_ACCESS_FS_MAKE_SYM);
+    for (size_t i = 0; i < count && r == 0 && (right & RIGHT_DIRECTORY) != 0; i++) {
+        r = directories[i] < 0 || landlock_add(ruleset, directories[i], all) == 0 ? 0 : -errno;
     }
     for (size_t i = 0; read_paths != NULL && read_paths[i] != NULL; i++) {
         landlock_add_read(ruleset, read_paths[i]);
@@ -266,6 +286,16 @@ static int landlock_enter(unsigned right, int directory_fd, const char *const *r
     }
     (void)close(ruleset);
     return r;
+}
+
+/* These two and no other, whoever the process is. */
+static int capabilities_keep(void)
+{
+    const uint32_t kept = 1U << CAP_NET_ADMIN, more = 1U << (CAP_BPF - 32);
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2] = {{.effective = kept, .permitted = kept},
+                                             {.effective = more, .permitted = more}};
+    return syscall(SYS_capset, &head, data) == 0 ? 0 : -errno;
 }
 
 static int user_enter(const char *user)
@@ -287,9 +317,12 @@ static int user_enter(const char *user)
     return setuid(0) == 0 ? -EPERM : 0; /* if it can be taken back, it was not given up */
 }
 
-int sandbox_enter(enum master_role role, const char *user, int directory_fd, const char *const *read_paths)
+int sandbox_enter(enum master_role role, const char *user, const int *directories, size_t count,
+                  const char *const *read_paths)
 {
-    int r = user_enter(user);
+    bool keeps = (rights[role] & RIGHT_BPF) != 0 && geteuid() == 0;
+    int r = keeps && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) != 0 ? -errno : user_enter(user);
+    r = r == 0 && keeps ? capabilities_keep() : r;
     if (r < 0) {
         return r;
     }
@@ -299,7 +332,7 @@ int sandbox_enter(enum master_role role, const char *user, int directory_fd, con
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
         return -errno;
     }
-    r = landlock_enter(rights[role], directory_fd, read_paths);
+    r = landlock_enter(rights[role], directories, count, read_paths);
     if (r == 0 && SECCOMP_POSSIBLE) {
         r = seccomp_enter(rights[role]);
     }

@@ -4,8 +4,8 @@
 #include <string.h>
 
 static const char *const role_names[ROLE_COUNT] = {
-    [ROLE_MASTER] = "master", [ROLE_SUBMIT] = "submit", [ROLE_VAULT] = "vault",
-    [ROLE_GUARD] = "guard",   [ROLE_SPOOL] = "spool",   [ROLE_DELIVER] = "deliver",
+    [ROLE_MASTER] = "master", [ROLE_SUBMIT] = "submit",   [ROLE_VAULT] = "vault", [ROLE_GUARD] = "guard",
+    [ROLE_SPOOL] = "spool",   [ROLE_DELIVER] = "deliver", [ROLE_GATE] = "gate",
 };
 
 const char *master_role_name(enum master_role role)

@@ -6,19 +6,20 @@
 
 #include "wire/frame.h"
 
-enum master_role { ROLE_MASTER, ROLE_SUBMIT, ROLE_VAULT, ROLE_GUARD, ROLE_SPOOL, ROLE_DELIVER, ROLE_COUNT };
+enum master_role { ROLE_MASTER, ROLE_SUBMIT, ROLE_VAULT, ROLE_GUARD, ROLE_SPOOL, ROLE_DELIVER, ROLE_GATE, ROLE_COUNT };
 
 enum master_type {
     MASTER_CONFIG = 1, /* memfd with the YAML text; payload: its file name. Sent first, and again at each reload */
     MASTER_TLS,        /* memfd with PEM; payload: struct master_tls. After CONFIG, before CONFIG_DONE. Submit only */
     MASTER_EVENT_FILE, /* descriptor of the event file; again after rotation */
-    MASTER_DIRECTORY,  /* descriptor of the child's own state directory (vault, guard, spool), opened O_PATH |
+    MASTER_DIRECTORY,  /* descriptor of the child's own state directory (vault, guard, spool, gate), opened O_PATH |
                           O_DIRECTORY */
     MASTER_LISTENER, /* a listening socket; payload: u32 index into submission.listen, or for control: LISTENER_CONTROL
                       */
     MASTER_PEER,  /* a socket pair end; payload: u8 role, u32 instance of the peer, u32 epoch of the pair. Replaces an
                      older one */
-    MASTER_START, /* everything for the first start was sent: drop rights, begin */
+    MASTER_START, /* everything for the first start was sent: drop rights, begin. payload: nothing,
+                   * or u8 1: the house served before */
     MASTER_CONFIG_DONE, /* all of the new configuration was sent: swap now. Listeners follow */
     MASTER_STOP,        /* payload: u32 grace in ms. Take nothing new, finish, exit 0 */
     MASTER_SHARED,      /* submit: memfd of MASTER_SHARED_SIZE octets that all submits map; random seeds, then zeros */

@@ -39,7 +39,7 @@ def gate(tmp_path):
 def test_it_starts_what_it_needs(gate):
     eventually(lambda: gate.run("status").returncode == 0, 60 * PATIENCE, "the master")
     status = json.loads(gate.run("status", "--json").stdout)
-    assert [p["role"] for p in status["processes"]] == ["guard"] and status["listen"] == []
+    assert [p["role"] for p in status["processes"]] == ["guard", "gate"] and status["listen"] == []
     words = gate.run("status").stdout
     assert "guard" in words and not any(mail in words for mail in ("listens on", "submission", "queue", "relay"))
     eventually(lambda: gate.run("audit").returncode == 0, 60 * PATIENCE, "the guard")

@@ -1,0 +1,40 @@
+/*
+ * hook.h: one of our programs at one place of one interface: put there, found again, exchanged, taken away.
+ *
+ * XDP programs sit there by a bpf_link, which is pinned in the working directory (the gate's directory of a bpffs) as
+ * "link-INDEX": it outlives the process. TC programs are filters of the clsact qdisc, which nobody holds; ours have
+ * priority 1, the handle HOOK_HANDLE and a program called gate_*. What is not ours is never touched.
+ *
+ * Needs CAP_NET_ADMIN and CAP_BPF. Functions return 0 or -errno.
+ */
+#ifndef KIDOBAN_GATE_HOOK_H
+#define KIDOBAN_GATE_HOOK_H
+
+#include <stdint.h>
+
+#define HOOK_HANDLE 0x4b44424e
+
+enum hook_place { HOOK_NONE, HOOK_NATIVE, HOOK_GENERIC, HOOK_INGRESS, HOOK_EGRESS };
+
+struct hook {
+    enum hook_place place;
+    uint32_t index;      /* of the interface */
+    uint32_t program_id; /* what sits there */
+    int link_fd;         /* XDP; else -1 */
+};
+
+const char *hook_place_name(enum hook_place place); /* "native", "ingress" */
+
+/* -EBUSY or -EEXIST: something that is not ours sits there. Other errors: the device does not take it. */
+int hook_attach(enum hook_place place, uint32_t index, int program_fd, struct hook *ret);
+/* Another program in one step: every packet is judged by the one or the other. */
+int hook_replace(struct hook *h, int program_fd);
+int hook_remove(struct hook *h);  /* a device that is gone is no error */
+void hook_forget(struct hook *h); /* closes what is held; the program stays where it is */
+
+/* The pinned link of that name. -ENODEV: its device is gone. place becomes HOOK_NATIVE; the device's word decides. */
+int hook_find_link(const char *pin, struct hook *ret);
+/* Ours at HOOK_INGRESS or HOOK_EGRESS; only with full rights. -ENOENT: none. */
+int hook_find_filter(enum hook_place place, uint32_t index, struct hook *ret);
+
+#endif

@@ -1,0 +1,18 @@
+/*
+ * What an operator may ask the gate keeper.
+ */
+#include "gate/keeper_int.h"
+
+static void gate_status(void *arg, struct control_request *rq, const json_t *request)
+{
+    const struct keeper *k = arg;
+    (void)request;
+    control_done(rq, json_pack("{s:o,s:o,s:o,s:o,s:o}", "interfaces", figures_interfaces(k), "policy",
+                               figures_policy(k), "classes", figures_classes(k), "reasons", figures_reasons(k),
+                               "programs", figures_programs(k)));
+}
+
+const struct control_verb gate_verbs[] = {
+    {"gate.status", gate_status},
+    {NULL, NULL},
+};
