@@ -32,21 +32,23 @@ static size_t count_of(struct span s, const char *needle)
     return count;
 }
 
-static void find_delimiter(struct span out, char delimiter[64])
-{
-    const uint8_t *name = memmem(out.ptr, out.len, "boundary=\"", 10);
-    assert(name != NULL);
-    memset(delimiter, 0, 64);
-    memcpy(delimiter, "\r\n--", 4);
-    memcpy(delimiter + 4, name + 10, strlen("kidoban-000000000000z-00"));
-}
-
 static struct span after(struct span s, const char *needle)
 {
     const uint8_t *hit = memmem(s.ptr, s.len, needle, strlen(needle));
     assert(hit != NULL);
     hit += strlen(needle);
     return (struct span){hit, s.len - (size_t)(hit - s.ptr)};
+}
+
+/* Only a line of our own can begin with the field's name; the sender's address may well say "boundary". */
+static void find_delimiter(struct span out, char delimiter[64])
+{
+    struct span name = after(after(out, "\r\nContent-Type: multipart/report;"), "boundary=\"");
+    size_t len = strlen("kidoban-000000000000z-00");
+    assert(name.len > len);
+    memset(delimiter, 0, 64);
+    memcpy(delimiter, "\r\n--", 4);
+    memcpy(delimiter + 4, name.ptr, len);
 }
 
 static void check(struct span out, struct span message)
