@@ -56,7 +56,7 @@ complete -c kidoban -n '__kidoban_before app-password' -a add -d 'a password for
 complete -c kidoban -n '__kidoban_before app-password' -a list -d 'its app passwords and when they were last used'
 complete -c kidoban -n '__kidoban_before app-password' -a revoke -d 'void one'
 complete -c kidoban -n '__kidoban_before' -a limits -d 'how much an account has used, and when it is free again'
-complete -c kidoban -n '__kidoban_before' -a audit -d 'who suspended and resumed whom, and why; the newest last'
+complete -c kidoban -n '__kidoban_before' -a audit -d 'who suspended whom, what was changed of the gate, and why; the newest last'
 complete -c kidoban -n '__kidoban_verb audit' -l account -x
 complete -c kidoban -n '__kidoban_verb audit' -l count -x
 complete -c kidoban -n '__kidoban_before' -a queue
@@ -93,6 +93,16 @@ complete -c kidoban -n '__kidoban_before gate' -a replay -d 'judge every packet 
 complete -c kidoban -n '__kidoban_verb gate replay' -l pcap -r -F
 complete -c kidoban -n '__kidoban_verb gate replay' -l side -x -a 'subscriber uplink'
 complete -c kidoban -n '__kidoban_verb gate replay' -l engine -x
+complete -c kidoban -n '__kidoban_before gate' -a exempt -d 'let an address through, perhaps until a time'
+complete -c kidoban -n '__kidoban_before gate exempt' -a 'add list remove'
+complete -c kidoban -n '__kidoban_verb gate exempt' -l until -x
+complete -c kidoban -n '__kidoban_verb gate exempt' -l reason -x
+complete -c kidoban -n '__kidoban_verb gate exempt' -l by -x
+complete -c kidoban -n '__kidoban_before gate' -a mode -d 'refuse, or only count'
+complete -c kidoban -n '__kidoban_before gate mode' -a 'enforce monitor'
+complete -c kidoban -n '__kidoban_verb gate mode' -l class -x
+complete -c kidoban -n '__kidoban_verb gate mode' -l reason -x
+complete -c kidoban -n '__kidoban_verb gate mode' -l by -x
 complete -c kidoban -n '__kidoban_before gate' -a diff -d 'which packets another configuration would judge otherwise'
 complete -c kidoban -n '__kidoban_verb gate diff' -l pcap -r -F
 complete -c kidoban -n '__kidoban_verb gate diff' -l side -x -a 'subscriber uplink'

@@ -169,19 +169,6 @@ int cli_account_show(struct cli *c, int argc, char **argv)
                : cli_ask(c, "vault", json_pack("{s:s,s:s}", "verb", "account.show", "name", argv[0]), print_seen, c);
 }
 
-static void add_row(void *arg, json_t *line)
-{
-    cli_table_add(arg, line);
-}
-
-static int ask_table(struct cli *c, const char *owner, json_t *request, const struct cli_column *columns, size_t count)
-{
-    struct cli_table *t = cli_table_new(c, columns, count);
-    int status = cli_ask(c, owner, request, add_row, t);
-    cli_table_end(&t);
-    return status;
-}
-
 int cli_account_list(struct cli *c, int argc, char **argv)
 {
     static const struct cli_column columns[] = {{"name", "NAME", false},
@@ -192,7 +179,7 @@ int cli_account_list(struct cli *c, int argc, char **argv)
     if (argc != 0) {
         return cli_usage("usage: kidoban account list");
     }
-    return ask_table(c, "vault", json_pack("{s:s}", "verb", "account.list"), columns, 4);
+    return cli_ask_table(c, "vault", json_pack("{s:s}", "verb", "account.list"), columns, 4);
 }
 
 int cli_account_suspend(struct cli *c, int argc, char **argv)
@@ -386,9 +373,10 @@ int cli_app_password_list(struct cli *c, int argc, char **argv)
                                                 {"last_used", "LAST USED", false},
                                                 {"revoked", "REVOKED", false}};
     int status = one_name(argc, argv, "app-password list");
-    return status != 0 ? status
-                       : ask_table(c, "vault", json_pack("{s:s,s:s}", "verb", "app_password.list", "account", argv[0]),
-                                   columns, 4);
+    return status != 0
+               ? status
+               : cli_ask_table(c, "vault", json_pack("{s:s,s:s}", "verb", "app_password.list", "account", argv[0]),
+                               columns, 4);
 }
 
 int cli_app_password_revoke(struct cli *c, int argc, char **argv)
@@ -401,36 +389,6 @@ int cli_app_password_revoke(struct cli *c, int argc, char **argv)
                    NULL, NULL);
 }
 
-static bool audit_option(json_t *request, const char *name, const char *value)
-{
-    char *end = NULL;
-    if (strcmp(name, "--account") == 0) {
-        return json_object_set_new(request, "account", json_string(value)) == 0;
-    }
-    long count = strtol(value, &end, 10);
-    return strcmp(name, "--count") == 0 && *end == '\0' && count > 0 &&
-           json_object_set_new(request, "count", json_integer(count)) == 0;
-}
-
-int cli_audit(struct cli *c, int argc, char **argv)
-{
-    static const struct cli_column columns[] = {{"time", "TIME", false},
-                                                {"by", "BY", false},
-                                                {"what", "WHAT", false},
-                                                {"account", "ACCOUNT", false},
-                                                {"reason", "REASON", false}};
-    json_t *request = json_pack("{s:s}", "verb", "audit.list");
-    bool good = argc % 2 == 0;
-    for (int i = 0; good && i < argc; i += 2) {
-        good = audit_option(request, argv[i], argv[i + 1]);
-    }
-    if (!good) {
-        json_decref(request);
-        return cli_usage("usage: kidoban audit [--account A] [--count N]");
-    }
-    return ask_table(c, "guard", request, columns, 5);
-}
-
 int cli_limits(struct cli *c, int argc, char **argv)
 {
     static const struct cli_column columns[] = {{"limit", "LIMIT", false},    {"per", "PER", false},
@@ -440,5 +398,5 @@ int cli_limits(struct cli *c, int argc, char **argv)
     if (argc != 1) {
         return cli_usage("usage: kidoban limits NAME");
     }
-    return ask_table(c, "guard", json_pack("{s:s,s:s}", "verb", "guard.limits", "account", argv[0]), columns, 8);
+    return cli_ask_table(c, "guard", json_pack("{s:s,s:s}", "verb", "guard.limits", "account", argv[0]), columns, 8);
 }

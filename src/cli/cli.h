@@ -57,10 +57,14 @@ struct cli_table;
 struct cli_table *cli_table_new(const struct cli *c, const struct cli_column *columns, size_t count);
 void cli_table_add(struct cli_table *t, json_t *row); /* borrowed */
 size_t cli_table_rows(const struct cli_table *t);
-void cli_table_end(struct cli_table **t);                   /* prints and frees */
+void cli_table_end(struct cli_table **t); /* prints and frees */
+/* cli_ask() whose lines are rows. */
+int cli_ask_table(struct cli *c, const char *owner, json_t *take_request, const struct cli_column *columns,
+                  size_t count);
 void cli_print_object(const struct cli *c, json_t *object); /* key and value a line, or JSON */
 
-/* account.c, queue.c, trace.c, offline.c, house.c, status.c, gate.c, gate_replay.c, gate_status.c, export.c */
+/* account.c, audit.c, queue.c, trace.c, offline.c, house.c, status.c, gate.c, gate_replay.c, gate_status.c,
+ * gate_change.c, export.c */
 int cli_account_add(struct cli *c, int argc, char **argv);
 int cli_account_passwd(struct cli *c, int argc, char **argv);
 int cli_account_show(struct cli *c, int argc, char **argv);
@@ -93,6 +97,8 @@ int cli_upgrade(struct cli *c, int argc, char **argv);
 int cli_gate_status(struct cli *c, int argc, char **argv);
 int cli_gate_test(struct cli *c, int argc, char **argv);
 int cli_gate_replay(struct cli *c, int argc, char **argv);
+int cli_gate_exempt(struct cli *c, int argc, char **argv);
+int cli_gate_mode(struct cli *c, int argc, char **argv);
 int cli_gate_diff(struct cli *c, int argc, char **argv);
 int cli_export(struct cli *c, int argc, char **argv);
 int cli_version(struct cli *c, int argc, char **argv);

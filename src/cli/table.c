@@ -157,3 +157,17 @@ void cli_print_object(const struct cli *c, json_t *object)
         free(text);
     }
 }
+
+static void add_row(void *arg, json_t *line)
+{
+    cli_table_add(arg, line);
+}
+
+int cli_ask_table(struct cli *c, const char *owner, json_t *take_request, const struct cli_column *columns,
+                  size_t count)
+{
+    struct cli_table *t = cli_table_new(c, columns, count);
+    int status = cli_ask(c, owner, take_request, add_row, t);
+    cli_table_end(&t);
+    return status;
+}

@@ -9,11 +9,12 @@
 #include "common/log.h"
 #include "gate/keeper_int.h"
 
-static uint64_t boot_ns(void)
+struct runtime_moment keeper_now(void)
 {
     struct timespec t = {0};
     (void)clock_gettime(CLOCK_BOOTTIME, &t);
-    return (uint64_t)t.tv_sec * 1000000000U + (uint64_t)t.tv_nsec;
+    return (struct runtime_moment){.wall_ms = clock_wall_ms(),
+                                   .boot_ns = (uint64_t)t.tv_sec * 1000000000U + (uint64_t)t.tv_nsec};
 }
 
 static void note(struct keeper *k, const struct policy *p, uint64_t generation, size_t cells)
@@ -35,17 +36,16 @@ int keeper_apply(struct keeper *k)
 {
     struct policy *p = NULL;
     struct policy_blob blob = {0};
-    uint64_t generation = boot_ns();
-    int r = policy_new(&k->child->config->config->gate, k->exemptions, k->exemptions_count, &p);
-    if (r == 0 && k->monitor_all) {
-        p->flags |= BLOB_MODE_MONITOR;
-    }
+    const struct runtime_moment now = keeper_now();
+    uint64_t generation = now.boot_ns;
+    int r = runtime_policy(k->runtime, &k->child->config->config->gate, &now, &p);
     r = r == 0 ? policy_rows_assign(&k->rows, p) : r;
     r = r == 0 ? rows_save(&k->rows, k->child->directory_fd) : r; /* before a packet is counted there */
     r = r == 0 ? policy_compile(p, &k->rows, generation, &blob) : r;
     r = r == 0 && k->loaded ? gate_policy_set(&k->pins.maps, blob.cells, blob.count) : r;
     if (r == 0) {
         note(k, p, generation, blob.count);
+        watchers_tell(k);
     } else {
         log_error("gate.policy.failed", LF_ERR(r));
     }

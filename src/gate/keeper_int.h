@@ -1,7 +1,8 @@
 /*
  * keeper_int.h: what the files of the gate keeper's process share. process.c is its life; pins.c what outlives it;
  * interfaces.c who is gated where; apply.c the one place where a policy is made and put into force; rows.c which class
- * counts where; figures.c what the kernel has counted; verbs.c what may be asked at gate.sock.
+ * counts where; figures.c what the kernel has counted; changes.c what operators change meanwhile; watch.c who is told;
+ * verbs.c and change_verbs.c what may be asked at gate.sock.
  */
 #ifndef KIDOBAN_GATE_KEEPER_INT_H
 #define KIDOBAN_GATE_KEEPER_INT_H
@@ -12,7 +13,9 @@
 #include "gate/hook.h"
 #include "gate/links.h"
 #include "gate/pins.h"
+#include "gate/runtime.h"
 #include "policy/compile.h"
+#include "process/audit.h"
 #include "process/child.h"
 #include "process/control.h"
 
@@ -46,18 +49,25 @@ struct keeper {
     int watch_fd;
     uv_poll_t watch;
     struct policy_rows rows;
-    /* Given at run time; both may be changed, and keeper_apply() called. */
-    struct policy_exemption *exemptions;
-    size_t exemptions_count;
-    bool monitor_all; /* besides mode: monitor of the configuration */
     struct keeper_policy in_force;
+    /* changes.c, watch.c */
+    bool running; /* the timers are there */
+    struct runtime *runtime;
+    struct audit *audit;
+    int state_fd, clock_fd;
+    uv_timer_t ends, heartbeat;
+    uv_poll_t clock;
+    uint64_t changes; /* of the policy in force, its ends too: who waits is told another number */
+    struct watcher *watchers;
+    size_t watchers_count;
     struct control *control;
 };
 
 /* apply.c */
-/* The configuration's policy, the exemptions and the mode become cells, and these are put into force in one step. 0, or
- * -errno after logging why: what was in force still is. */
+/* The configuration's policy with what was changed at run time becomes cells, and these are put into force in one step.
+ * 0, or -errno after logging why: what was in force still is. */
 int keeper_apply(struct keeper *k);
+struct runtime_moment keeper_now(void);
 
 /* rows.c: names of classes by their rows, in the state directory. 0 or -errno after logging why. */
 int rows_load(struct policy_rows *rows, int directory_fd);
@@ -83,7 +93,37 @@ json_t *figures_policy(const struct keeper *k);
 json_t *figures_classes(const struct keeper *k);
 json_t *figures_reasons(const struct keeper *k);
 
-/* verbs.c */
+/* changes.c */
+struct change {
+    const char *verb;                            /* "gate.detach" */
+    const char *subject, *reason, *on_behalf_of; /* NULL: none */
+};
+/* A line of the audit log; rq NULL: by the house itself. False after logging why: then the act is not done. */
+bool changes_log(struct keeper *k, struct control_request *rq, const struct change *what);
+/* Reads what was changed before, opens the log. 0 or -errno after logging why. */
+int changes_open(struct keeper *k);
+int changes_run(struct keeper *k); /* in the loop */
+/* Saves it, and puts it into force; takes next. An error: everything is as it was. */
+int changes_commit(struct keeper *k, struct runtime **take_next);
+void changes_wait(struct keeper *k); /* for the next end */
+/* A reload has succeeded. before: the configuration until then, or NULL: the first. */
+void changes_reloaded(struct keeper *k, const struct config_gate *before);
+void changes_free(struct keeper *k);
+
+/* watch.c */
+int watchers_run(struct keeper *k);
+void watchers_tell(struct keeper *k); /* the policy in force is another */
+
+/* verbs.c, change_verbs.c, watch.c */
 extern const struct control_verb gate_verbs[];
+json_t *changes_modes(const struct keeper *k); /* of the whole and of each class, with where they come from */
+void verb_exempt_add(void *arg, struct control_request *rq, const json_t *request);
+void verb_exempt_list(void *arg, struct control_request *rq, const json_t *request);
+void verb_exempt_remove(void *arg, struct control_request *rq, const json_t *request);
+void verb_mode(void *arg, struct control_request *rq, const json_t *request);
+void verb_runtime(void *arg, struct control_request *rq, const json_t *request);
+void verb_audit(void *arg, struct control_request *rq, const json_t *request);
+void verb_watch(void *arg, struct control_request *rq, const json_t *request);
+void verb_export(void *arg, struct control_request *rq, const json_t *request);
 
 #endif

@@ -42,6 +42,7 @@ static int on_start(struct child *c)
     k->child = c;
     pins_init(&k->pins);
     int r = rows_load(&k->rows, c->directory_fd);
+    r = r == 0 ? changes_open(k) : r;
     return r == 0 && interfaces_named(gate_of(k)) ? load(k) : r;
 }
 
@@ -96,6 +97,7 @@ static int on_reload(struct child *c, struct child_tls *tls, size_t tls_count)
     r = r == 0 && k->loaded ? interfaces_follow(k) : r;
     r = r == 0 && k->loaded && k->before == NULL ? leave_pins(k) : r;
     if (r == 0) {
+        changes_reloaded(k, k->before != NULL ? &k->before->config->gate : NULL);
         config_ref_drop(&k->before);
         k->before = config_ref_hold(c->config);
     }
@@ -128,6 +130,7 @@ static int on_ready(struct child *c)
 {
     struct keeper *k = c->arg;
     int r = k->loaded ? watch(k) : 0;
+    r = r == 0 ? changes_run(k) : r;
     if (r == 0 && c->control_fd >= 0) {
         k->control = control_new(c->loop, c->control_fd, gate_verbs, k);
         r = k->control != NULL ? 0 : -ENOMEM;
@@ -155,11 +158,12 @@ static void on_status(struct child *c, struct buf *json)
 
 int gate_main(uint32_t instance)
 {
-    static struct keeper k = {.watch_fd = -1};
+    static struct keeper k = {.watch_fd = -1, .state_fd = -1, .clock_fd = -1};
     static const struct child_ops ops = {
         .start = on_start, .ready = on_ready, .reload = on_reload, .stop = on_stop, .status = on_status};
     int status = child_run(ROLE_GATE, instance, &ops, &k);
     interfaces_free(&k);
+    changes_free(&k);
     policy_rows_fini(&k.rows);
     config_ref_drop(&k.before);
     return status;

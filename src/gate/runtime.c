@@ -47,24 +47,15 @@ void runtime_free(struct runtime **rp)
     free(r);
 }
 
-/* Room for one more. Lists are short and change seldom. */
-static int grow(void *list, size_t count, size_t size)
+/* Lists are short and change seldom: room for one more each time. */
+static int append_exemption(struct runtime *r, const struct runtime_exemption *e)
 {
-    void *old, *grown;
-    memcpy(&old, list, sizeof(old));
-    grown = reallocarray(old, count + 1, size);
+    struct runtime_exemption one = *e, *grown = reallocarray(r->exemptions, r->exemptions_count + 1, sizeof(*grown));
     if (grown == NULL) {
         return -ENOMEM;
     }
-    memcpy(list, &grown, sizeof(grown));
-    return 0;
-}
-
-static int append_exemption(struct runtime *r, const struct runtime_exemption *e)
-{
-    int error = grow(&r->exemptions, r->exemptions_count, sizeof(*e));
-    struct runtime_exemption one = *e;
-    error = error < 0 ? error : words_copy(&one.words, &e->words);
+    r->exemptions = grown;
+    int error = words_copy(&one.words, &e->words);
     if (error == 0) {
         r->exemptions[r->exemptions_count++] = one;
     }
@@ -73,9 +64,12 @@ static int append_exemption(struct runtime *r, const struct runtime_exemption *e
 
 static int append_mode(struct runtime *r, const struct runtime_mode *m)
 {
-    int error = grow(&r->modes, r->modes_count, sizeof(*m));
-    struct runtime_mode one = *m;
-    error = error < 0 ? error : words_copy(&one.words, &m->words);
+    struct runtime_mode one = *m, *grown = reallocarray(r->modes, r->modes_count + 1, sizeof(*grown));
+    if (grown == NULL) {
+        return -ENOMEM;
+    }
+    r->modes = grown;
+    int error = words_copy(&one.words, &m->words);
     if (error == 0) {
         r->modes[r->modes_count++] = one;
     }

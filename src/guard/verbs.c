@@ -11,9 +11,6 @@
 #include "common/clock.h"
 #include "guard/guard_int.h"
 
-#define AUDIT_COUNT     100
-#define AUDIT_COUNT_MAX 10000
-
 /* The normalised name under key; fails the request when it is none. */
 static bool get_name(struct control_request *rq, const json_t *request, const char *key,
                      char ret[static ACCOUNT_NAME_MAX + 1])
@@ -184,28 +181,10 @@ static void run_audit_list(void *arg, struct control_request *rq, const json_t *
 {
     struct guard_process *g = arg;
     char name[ACCOUNT_NAME_MAX + 1];
-    const json_t *whose = json_object_get(request, "account"), *limit = json_object_get(request, "count");
-    json_int_t count = limit != NULL ? json_integer_value(limit) : AUDIT_COUNT;
-    if (count < 1 || count > AUDIT_COUNT_MAX) {
-        control_fail(rq, EX_USAGE, "\"count\" must be 1 to %d", AUDIT_COUNT_MAX);
-        return;
+    bool whose = json_object_get(request, "account") != NULL;
+    if (!whose || get_name(rq, request, "account", name)) {
+        control_audit_list(rq, g->audit, request, whose ? name : NULL);
     }
-    if (whose != NULL && !get_name(rq, request, "account", name)) {
-        return;
-    }
-    json_t *list = audit_list(g->audit, whose != NULL ? name : NULL, (size_t)count);
-    if (list == NULL) {
-        control_fail(rq, EX_IOERR, "the audit log cannot be read");
-        return;
-    }
-    size_t i;
-    json_t *line;
-    json_array_foreach(list, i, line)
-    {
-        (void)control_line(rq, json_incref(line));
-    }
-    json_decref(list);
-    control_done(rq, NULL);
 }
 
 const struct control_verb guard_verbs[] = {

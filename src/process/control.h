@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <uv.h>
 
+struct audit; /* process/audit.h */
 struct control;
 struct control_request;
 
@@ -37,5 +38,9 @@ void control_on_drain(struct control_request *rq, void (*resume)(struct control_
 /* The asker's user id, and its name for the audit log (valid until done). */
 unsigned control_peer_uid(const struct control_request *rq);
 const char *control_peer_name(const struct control_request *rq);
+
+/* control_audit.c. Answers "audit.list": the last "count" lines of the log, by default 100, that concern account (NULL:
+ * all). */
+void control_audit_list(struct control_request *rq, struct audit *a, const json_t *request, const char *account);
 
 #endif
