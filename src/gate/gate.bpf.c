@@ -31,7 +31,8 @@ no_inline int decide_subscriber(struct judge *j)
     const struct scan *s = &j->s;
     const struct subject *subject = &j->subject;
     struct decision *d = &j->d;
-    __u32 rule = subject->class_.rule, sets;
+    __u32 rule = subject->class_.rule;
+    __u64 sets;
     d->reason = named(subject);
     if (subject->exempted) {
         d->reason = REASON_EXEMPTION;
@@ -71,7 +72,8 @@ no_inline int decide_uplink(struct judge *j)
     const struct scan *s = &j->s;
     const struct subject *subject = &j->subject;
     struct decision *d = &j->d;
-    __u32 rule = subject->exempted ? BLOB_ALLOW : subject->class_.rule, sets = far_sets(j);
+    __u32 rule = subject->exempted ? BLOB_ALLOW : subject->class_.rule;
+    __u64 sets = far_sets(j);
     int restricted = rule == BLOB_DENY || rule == BLOB_MONITOR;
     if (sets == BROKEN) {
         return -1;
@@ -141,9 +143,15 @@ no_inline int scan_all(struct judge *j, __u32 v6)
         if (found != FOUND_INNER4 && found != FOUND_INNER6) {
             return found;
         }
-        if (i == PACKETS_MAX - 1 || !(j->h.flags & BLOB_TUNNELS) || !(far_sets(j) & 1U << BLOB_SET_TUNNELS) ||
-            find_subject(j) < 0) {
+        if (i == PACKETS_MAX - 1 || !(j->h.flags & BLOB_TUNNELS)) {
             return FOUND_OTHER;
+        }
+        __u64 sets = far_sets(j);
+        if (sets != BROKEN && !(sets & 1U << BLOB_SET_TUNNELS)) {
+            return FOUND_OTHER;
+        }
+        if (sets == BROKEN || find_subject(j) < 0) {
+            return FOUND_BROKEN;
         }
         s->depth++;
         v6 = found == FOUND_INNER6;
@@ -156,6 +164,8 @@ no_inline int decide(struct judge *j, __u32 v6)
     struct decision *d = &j->d;
     int found = scan_all(j, v6);
     switch (found) {
+    case FOUND_BROKEN:
+        return -1;
     case FOUND_OTHER:
         d->reason = REASON_OTHER;
         return 0;

@@ -5,21 +5,27 @@
  *
  * It is an array of cells of 32 octets. Cell 0 is the header. A trie has a root of 65,536 entries, one for each value
  * of the address's first 16 bits (IPv4: the first 16 of 32), and below it nodes of 6 bits each. An entry is a leaf
- * (BLOB_LEAF set: the other 31 bits are the answer) or the cell number of a node. In a node, bit i of `children` says
- * that value i goes on to a node: the cell at child_base + (number of bits of `children` below i). Otherwise its answer
- * is leaf number leaf_base + (number of bits of `leaves` at or below i) - 1: equal neighbours share one. Leaf n stands
- * in lane n % 8 of cell n / 8. The last step of an address has fewer bits than 6 (IPv4: 16+6+6+4; IPv6: 16 + 18 * 6 +
- * 4): they are the upper bits of the value, the lower ones 0.
+ * (BLOB_LEAF set: the other 31 bits are the answer) or the number of a cell, a node or a jump.
+ *
+ * In a node, bit i of `children` says that value i goes on: to the cell at child_base + (number of bits of `children`
+ * below i). Otherwise its answer is leaf number leaf_base + (number of bits of `leaves` at or below i) - 1: equal
+ * neighbours share one. Leaf n stands in lane n % 8 of cell n / 8. Where a node has but one leaf, leaf_base is that
+ * leaf itself, with BLOB_LEAF set. Behind the end of an address its bits are 0.
+ *
+ * A jump goes over `bits` bits at once, where all prefixes below are the same so far: an address that has them goes on
+ * to the entry `inside`, every other one to `outside`. So what lies alone, as most prefixes of a million do, is one
+ * cell. Each step but the last takes 6 bits or more, which bounds their number: 19 below the root.
  */
 #ifndef KIDOBAN_POLICY_BLOB_H
 #define KIDOBAN_POLICY_BLOB_H
 
 #include <linux/types.h>
 
-#define BLOB_VERSION      1
+#define BLOB_VERSION      2
 #define BLOB_ROOT_BITS    16
 #define BLOB_ROOT_ENTRIES (1U << BLOB_ROOT_BITS)
 #define BLOB_STEP_BITS    6
+#define BLOB_STEPS_MAX    19 /* below the root */
 #define BLOB_LEAF         0x80000000U
 
 /* Source leaf: class in the lower 11 bits, exemption in the 20 above; 0: none. */
@@ -78,13 +84,22 @@ struct blob_exemption {
 struct blob_node {
     __u64 children, leaves;
     __u32 child_base, leaf_base;
-    __u64 unused;
+    __u32 bits; /* 0: it is no jump */
+    __u32 unused;
+};
+
+struct blob_jump {
+    __u64 hi, lo; /* the bits that must follow, from the uppermost of hi on; behind them 0 */
+    __u32 inside, outside;
+    __u32 bits; /* 1 to 112 */
+    __u32 unused;
 };
 
 union blob_cell {
     struct blob_class class_;
     struct blob_exemption exemption;
     struct blob_node node;
+    struct blob_jump jump;
     __u32 lanes[8];
     __u64 words[4];
 };

@@ -52,23 +52,41 @@ static unsigned ones_below(uint64_t bits, unsigned n)
     return (unsigned)__builtin_popcountll(bits & ((UINT64_C(1) << n) - 1));
 }
 
+/* Does the address have the jump's bits, from bit `depth` on? */
+static bool has_bits(const struct blob_jump *j, unsigned depth, const struct policy_address *a)
+{
+    for (unsigned i = 0; i < j->bits; i++) {
+        uint64_t word = i < 64 ? j->hi : j->lo;
+        if (bits_of(a, depth + i, 1) != (word >> (63 - i % 64) & 1)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static uint32_t find(const struct blob *b, uint32_t root, const struct policy_address *a)
 {
     unsigned depth = BLOB_ROOT_BITS, len = a->v6 ? 128 : 32;
     uint32_t entry = lane(b, root, bits_of(a, 0, BLOB_ROOT_BITS));
-    if ((entry & BLOB_LEAF) != 0) {
-        return entry & ~BLOB_LEAF;
-    }
-    for (; depth < len && entry < b->header.cells; depth += BLOB_STEP_BITS) {
-        const struct blob_node *n = &b->cells[entry].node;
+    while ((entry & BLOB_LEAF) == 0 && depth < len && entry < b->header.cells) {
+        const union blob_cell *c = &b->cells[entry];
         unsigned value = bits_of(a, depth, BLOB_STEP_BITS);
-        if ((n->children >> value & 1) == 0) {
-            uint64_t at = (uint64_t)n->leaf_base + ones_below(n->leaves, value) + (n->leaves >> value & 1) - 1;
-            return lane(b, 0, at) & ~BLOB_LEAF;
+        if (c->jump.bits > 0) {
+            bool inside = c->jump.bits <= len - depth && has_bits(&c->jump, depth, a);
+            entry = inside ? c->jump.inside : c->jump.outside;
+            depth += c->jump.bits;
+        } else if ((c->node.children >> value & 1) != 0) {
+            entry = c->node.child_base + ones_below(c->node.children, value);
+            depth += BLOB_STEP_BITS;
+        } else if ((c->node.leaf_base & BLOB_LEAF) != 0) {
+            entry = c->node.leaf_base;
+        } else {
+            uint64_t at =
+                (uint64_t)c->node.leaf_base + ones_below(c->node.leaves, value) + (c->node.leaves >> value & 1) - 1;
+            entry = BLOB_LEAF | lane(b, 0, at);
         }
-        entry = n->child_base + ones_below(n->children, value);
     }
-    return 0;
+    return (entry & BLOB_LEAF) != 0 ? entry & ~BLOB_LEAF : 0;
 }
 
 uint32_t blob_source_find(const struct blob *b, const struct policy_address *a)

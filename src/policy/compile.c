@@ -120,7 +120,8 @@ static void add_leaf(struct builder *b, uint32_t value)
 }
 
 /* One step of a trie: the items of one prefix of `depth` bits, all of them longer. Those that end within the step
- * colour the leaves of its slots; the others, which follow in the order of their slots, go on below. */
+ * colour the leaves of its slots; the others, which follow in the order of their slots, go on below. A jump is a step
+ * too, of one slot. */
 
 static unsigned slot_of(policy_key k, unsigned depth, unsigned step)
 {
@@ -168,8 +169,10 @@ static uint64_t children_of(const struct policy_item *items, size_t count, unsig
     return children;
 }
 
-/* Fills the node at cell `at`. Its children are one run of cells, so they are taken before any of them is filled. The
- * depth of this is that of the tries: 20. */
+static void build(struct builder *b, uint32_t at, unsigned depth, uint32_t leaf, const struct policy_item *items,
+                  size_t count);
+
+/* Fills the node at cell `at`. Its children are one run of cells, so they are taken before any of them is filled. */
 static void build_node(struct builder *b, uint32_t at, unsigned depth, uint32_t leaf, const struct policy_item *items,
                        size_t count)
 {
@@ -187,6 +190,10 @@ static void build_node(struct builder *b, uint32_t at, unsigned depth, uint32_t 
             add_leaf(b, last);
         }
     }
+    if (__builtin_popcountll(node.leaves) == 1 && b->error == 0) {
+        b->leaves_count--;
+        node.leaf_base = BLOB_LEAF | last;
+    }
     node.child_base = take_cells(b, (size_t)__builtin_popcountll(node.children));
     if (b->error != 0) {
         return;
@@ -195,8 +202,52 @@ static void build_node(struct builder *b, uint32_t at, unsigned depth, uint32_t 
     uint32_t child = node.child_base;
     for (size_t i = 0, run; (run = next_run(items, count, depth, BLOB_STEP_BITS, &i)) > 0 && b->error == 0; i += run) {
         unsigned slot = slot_of(items[i].key, depth, BLOB_STEP_BITS);
-        build_node(b, child++, depth + BLOB_STEP_BITS, leaves[slot], &items[i], run);
+        build(b, child++, depth + BLOB_STEP_BITS, leaves[slot], &items[i], run);
     }
+}
+
+/* How many bits all items have in common: one that is shorter than what the first and the last share holds all others,
+ * and so is the first. */
+static unsigned shared_bits(const struct policy_item *items, size_t count)
+{
+    policy_key differ = items[0].key ^ items[count - 1].key;
+    uint64_t hi = (uint64_t)(differ >> 64), lo = (uint64_t)differ;
+    unsigned bits = hi != 0   ? (unsigned)__builtin_clzll(hi)
+                    : lo != 0 ? 64 + (unsigned)__builtin_clzll(lo)
+                              : POLICY_KEY_BITS;
+    return bits < items[0].bits ? bits : items[0].bits;
+}
+
+/* Fills the jump at cell `at`, over all bits that the items share. */
+static void build_jump(struct builder *b, uint32_t at, unsigned depth, uint32_t leaf, const struct policy_item *items,
+                       size_t count)
+{
+    unsigned shared = shared_bits(items, count), bits = shared - depth;
+    policy_key rest = items[0].key << depth; /* behind `shared` the first item may go on: it has set bits there */
+    rest &= ~(policy_key)0 << (POLICY_KEY_BITS - bits);
+    struct blob_jump jump = {
+        .hi = (uint64_t)(rest >> 64), .lo = (uint64_t)rest, .outside = BLOB_LEAF | leaf, .bits = bits};
+    size_t same = 0;
+    while (same < count && items[same].bits == shared) {
+        leaf = policy_item_under(b->p, leaf, &items[same++]);
+    }
+    jump.inside = same == count ? BLOB_LEAF | leaf : take_cells(b, 1);
+    if (b->error != 0) {
+        return;
+    }
+    b->cells[at].jump = jump;
+    if (same < count) {
+        build(b, jump.inside, shared, leaf, &items[same], count - same);
+    }
+}
+
+/* Fills cell `at` for the items, all of them longer than `depth`. This goes as deep as BLOB_STEPS_MAX. */
+static void build(struct builder *b, uint32_t at, unsigned depth, uint32_t leaf, const struct policy_item *items,
+                  size_t count)
+{
+    unsigned shared = shared_bits(items, count);
+    bool alone = items[0].bits == shared && items[count - 1].bits == shared;
+    (alone || shared - depth >= BLOB_STEP_BITS ? build_jump : build_node)(b, at, depth, leaf, items, count);
 }
 
 static void build_root(struct builder *b, uint32_t at, const struct policy_item *items, size_t count)
@@ -212,10 +263,10 @@ static void build_root(struct builder *b, uint32_t at, const struct policy_item 
     }
     for (size_t i = 0, run; (run = next_run(items, count, 0, BLOB_ROOT_BITS, &i)) > 0 && b->error == 0; i += run) {
         unsigned slot = slot_of(items[i].key, 0, BLOB_ROOT_BITS);
-        uint32_t node = take_cells(b, 1);
-        build_node(b, node, BLOB_ROOT_BITS, leaves[slot], &items[i], run);
+        uint32_t below = take_cells(b, 1);
         if (b->error == 0) {
-            b->cells[at + slot / LANES].lanes[slot % LANES] = node;
+            b->cells[at + slot / LANES].lanes[slot % LANES] = below;
+            build(b, below, BLOB_ROOT_BITS, leaves[slot], &items[i], run);
         }
     }
     free(leaves);
@@ -254,7 +305,10 @@ static void place_leaves(struct builder *b, size_t nodes_at)
         return;
     }
     for (size_t i = nodes_at; i < nodes_end; i++) {
-        b->cells[i].node.leaf_base += at * LANES;
+        struct blob_node *n = &b->cells[i].node;
+        if (n->bits == 0 && (n->leaf_base & BLOB_LEAF) == 0) {
+            n->leaf_base += at * LANES;
+        }
     }
     if (b->leaves_count > 0) {
         memcpy(&b->cells[at], b->leaves, b->leaves_count * sizeof(*b->leaves));

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LAYERS_MAX 64
+#define LAYERS_MAX 128
 #define WORDS_MAX  16
 
 const struct frame_fake_name frame_fake_names[] = {

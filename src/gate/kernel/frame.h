@@ -118,7 +118,8 @@ enum found {
     FOUND_TCP,
     FOUND_INNER4,
     FOUND_INNER6,
-    FOUND_CHAIN, /* so far so good: its chain is to be read */
+    FOUND_CHAIN,  /* so far so good: its chain is to be read */
+    FOUND_BROKEN, /* the policy does not read */
 };
 
 struct scan {
