@@ -10,6 +10,7 @@
 #include "common/buf.h"
 #include "common/id.h"
 #include "common/log.h"
+#include "common/radix.h"
 
 static void check_buf_has_a_maximum(void **state)
 {
@@ -94,12 +95,38 @@ static void check_log_escape(void **state)
     }
 }
 
+/* Records of five octets: two that weigh, the second more than the first, and what says where each came from. */
+static void check_radix_sorts_stably(void **state)
+{
+    (void)state;
+    static uint8_t records[1000][5], spare[1000][5];
+    const uint8_t key[] = {1, 3};
+    uint32_t draw = 25;
+    for (size_t round = 0; round < 4; round++) {
+        for (size_t i = 0; i < 1000; i++) {
+            draw = draw * 1103515245 + 12345;
+            records[i][0] = (uint8_t)(i >> 8);
+            records[i][2] = (uint8_t)i;
+            records[i][1] = (round & 1) != 0 ? 7 : (uint8_t)(draw >> 16);
+            records[i][3] = (round & 2) != 0 ? 9 : (uint8_t)(draw >> 24 & 15);
+        }
+        for (size_t again = 0; again < 2; again++) { /* the second time it is in order */
+            radix_sort(records, spare, 1000, 5, key, 2);
+            for (size_t i = 1; i < 1000; i++) {
+                const uint8_t *a = records[i - 1], *b = records[i];
+                unsigned x = a[3] << 8 | a[1], y = b[3] << 8 | b[1];
+                assert_true(x < y || (x == y && (a[0] << 8 | a[2]) < (b[0] << 8 | b[2])));
+            }
+        }
+    }
+    radix_sort(records, spare, 0, 5, key, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(check_buf_has_a_maximum),
-        cmocka_unit_test(check_buf_slides),
-        cmocka_unit_test(check_ids_go_round),
+        cmocka_unit_test(check_buf_has_a_maximum),  cmocka_unit_test(check_buf_slides),
+        cmocka_unit_test(check_radix_sorts_stably), cmocka_unit_test(check_ids_go_round),
         cmocka_unit_test(check_log_escape),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/large.h"
 #include "policy/items.h"
 
 #define CELLS_MAX  (UINT32_C(1) << 28) /* lanes are numbered in 32 bits, and entries in 31 */
@@ -80,6 +81,7 @@ struct builder {
     int error;
 };
 
+/* What is in them means nothing yet. */
 static uint32_t take_cells(struct builder *b, size_t count)
 {
     size_t at = b->count;
@@ -99,9 +101,17 @@ static uint32_t take_cells(struct builder *b, size_t count)
     if (b->error != 0) {
         return 0;
     }
-    memset(&b->cells[at], 0, count * sizeof(b->cells[0]));
     b->count += count;
     return (uint32_t)at;
+}
+
+static uint32_t take_clear_cells(struct builder *b, size_t count)
+{
+    uint32_t at = take_cells(b, count);
+    if (b->error == 0) {
+        memset(&b->cells[at], 0, count * sizeof(b->cells[0]));
+    }
+    return at;
 }
 
 static void add_leaf(struct builder *b, uint32_t value)
@@ -300,7 +310,7 @@ static void build_tries(struct builder *b, const struct blob_header *h, const ui
 static void place_leaves(struct builder *b, size_t nodes_at)
 {
     size_t nodes_end = b->count;
-    uint32_t at = take_cells(b, (b->leaves_count + LANES - 1) / LANES);
+    uint32_t at = take_clear_cells(b, (b->leaves_count + LANES - 1) / LANES);
     if (b->error != 0) {
         return;
     }
@@ -348,9 +358,9 @@ static struct blob_header place_parts(struct builder *b, const struct policy_row
         .events_per_second = p->events_per_second,
         .resets_per_second = p->resets_per_second,
     };
-    (void)take_cells(b, sizeof(h) / sizeof(union blob_cell));
-    h.classes_at = take_cells(b, h.classes);
-    h.exempt_at = take_cells(b, h.exemptions);
+    (void)take_clear_cells(b, sizeof(h) / sizeof(union blob_cell));
+    h.classes_at = take_clear_cells(b, h.classes);
+    h.exempt_at = take_clear_cells(b, h.exemptions);
     h.source4_at = take_cells(b, ROOT_CELLS);
     h.source6_at = take_cells(b, ROOT_CELLS);
     h.dest4_at = take_cells(b, ROOT_CELLS);
@@ -360,7 +370,14 @@ static struct blob_header place_parts(struct builder *b, const struct policy_row
 
 int policy_compile(const struct policy *p, const struct policy_rows *rows, uint64_t generation, struct policy_blob *ret)
 {
-    struct builder b = {.p = p};
+    /* Most prefixes lie alone and take a cell each: this is seldom too little, and room that is not used costs nothing.
+     */
+    struct builder b = {.p = p,
+                        .room = 4 * ROOT_CELLS + 2 * (p->sources_count + p->exemptions_count + p->destinations_count)};
+    b.cells = large_alloc(b.room, sizeof(*b.cells));
+    if (b.cells == NULL) {
+        return -ENOMEM;
+    }
     uint16_t numbers[BLOB_CLASSES_MAX];
     for (size_t i = 0; i < p->classes_count; i++) {
         numbers[i] = (uint16_t)row_of(rows, p->classes[i].name);

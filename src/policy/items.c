@@ -1,45 +1,55 @@
 #include "policy/items.h"
 
-#include <stdlib.h>
+#include <endian.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "common/large.h"
+#include "common/radix.h"
+
+static policy_key key_of(const uint8_t bytes[16])
+{
+    uint64_t halves[2];
+    memcpy(halves, bytes, sizeof(halves));
+    return (policy_key)be64toh(halves[0]) << 64 | be64toh(halves[1]);
+}
 
 static struct policy_item item_of(const struct policy_prefix *p, enum policy_item_kind kind, uint32_t value)
 {
-    struct policy_item i = {.bits = p->bits, .kind = (uint8_t)kind, .value = value};
-    for (size_t k = 0; k < sizeof(p->bytes); k++) {
-        i.key = i.key << 8 | p->bytes[k];
-    }
-    return i;
+    return (struct policy_item){.key = key_of(p->bytes), .bits = p->bits, .kind = (uint8_t)kind, .value = value};
 }
 
-/* Among the same prefixes exemptions come after classes: they win. */
-static int compare_items(const void *a, const void *b)
-{
-    const struct policy_item *x = a, *y = b;
-    if (x->key != y->key) {
-        return x->key < y->key ? -1 : 1;
-    }
-    if (x->bits != y->bits) {
-        return x->bits < y->bits ? -1 : 1;
-    }
-    if (x->kind != y->kind) {
-        return x->kind < y->kind ? -1 : 1;
-    }
-    return x->value < y->value ? -1 : x->value > y->value;
-}
+#define KEY_AT(octet) (offsetof(struct policy_item, key) + (__BYTE_ORDER == __LITTLE_ENDIAN ? (octet) : 15 - (octet)))
 
+/* By key, then bits. The sort is stable: among the same prefixes exemptions come after classes, and win. */
 static size_t sorted(struct policy_item *items, size_t count)
 {
-    if (count > 1) {
-        qsort(items, count, sizeof(*items), compare_items);
-    }
+    static const uint8_t order[] = {offsetof(struct policy_item, bits),
+                                    KEY_AT(0),
+                                    KEY_AT(1),
+                                    KEY_AT(2),
+                                    KEY_AT(3),
+                                    KEY_AT(4),
+                                    KEY_AT(5),
+                                    KEY_AT(6),
+                                    KEY_AT(7),
+                                    KEY_AT(8),
+                                    KEY_AT(9),
+                                    KEY_AT(10),
+                                    KEY_AT(11),
+                                    KEY_AT(12),
+                                    KEY_AT(13),
+                                    KEY_AT(14),
+                                    KEY_AT(15)};
+    radix_sort(items, items + count, count, sizeof(*items), order, sizeof(order));
     return count;
 }
 
 struct policy_item *policy_items_room(const struct policy *p)
 {
     size_t sources = p->sources_count + p->exemptions_count;
-    return malloc(((sources > p->destinations_count ? sources : p->destinations_count) + 1) *
-                  sizeof(struct policy_item));
+    size_t most = (sources > p->destinations_count ? sources : p->destinations_count) + 1;
+    return large_alloc(2 * most, sizeof(struct policy_item)); /* as much again, to sort with */
 }
 
 size_t policy_items_of_sources(const struct policy *p, bool v6, const uint16_t *numbers, struct policy_item *items)

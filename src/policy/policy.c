@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/large.h"
+
 #define NS_PER_MS UINT64_C(1000000)
 
 bool policy_prefix_contains(const struct policy_prefix *p, const struct policy_address *a)
@@ -158,7 +160,7 @@ static struct policy *new_empty(const struct config_gate *g, size_t exemptions)
         return NULL;
     }
     p->classes = calloc(g->classes_count + 1, sizeof(*p->classes));
-    p->sources = calloc(sources + 1, sizeof(*p->sources));
+    p->sources = large_alloc(sources, sizeof(*p->sources));
     p->destinations = calloc(destinations + 1, sizeof(*p->destinations));
     p->exemptions = calloc(exemptions + 1, sizeof(*p->exemptions));
     if (p->classes == NULL || p->sources == NULL || p->destinations == NULL || p->exemptions == NULL) {
