@@ -19,18 +19,16 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 
 import trustme
 import yaml
+
+from servers import PATIENCE, SANITIZED, Postfix, Servers, dovecot_passwords, eventually, mailboxes, port_open  # noqa: F401: theirs, too
 
 TREE = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("KIDOBAN_BUILD", TREE / "build")).resolve()
 KIDOBAND = BUILD / "src/master/kidoband"
 KIDOBAN = BUILD / "src/cli/kidoban"
-SANITIZED = os.environ.get("KIDOBAN_SANITIZED") == "1"
-# A sanitizer build is several times slower, and two cores are shared by all.
-PATIENCE = 4 if SANITIZED else 1
 
 POSTFIX, SINK, SMARTHOST, DOVECOT, DNS = "127.0.0.25", "127.0.0.26", "127.0.0.27", "127.0.0.28", "127.0.0.53"
 POSTFIX6, SINK6 = "fd00::25", "fd00::26"
@@ -70,28 +68,6 @@ smart           IN A {SMARTHOST}
 xn--mller-kva   IN MX 10 mx.post
 """,
 }
-
-
-def eventually(check, seconds=15, what="it", pause=0.05):
-    """The first true answer of check(), asked again and again; fails when there is none in time.
-
-    How long it should take at most is said for the reader; a machine that does other things gets a minute at least.
-    """
-    seconds = max(60, seconds * PATIENCE)
-    end = time.monotonic() + seconds
-    while True:
-        answer = check()
-        if answer:
-            return answer
-        if time.monotonic() > end:
-            raise AssertionError(f"{what} did not come within {seconds} s")
-        time.sleep(pause)
-
-
-def port_open(host, port):
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
-        return True
-    return False
 
 
 class Delivered:
@@ -246,17 +222,17 @@ class Sink:
             return [c for s in self.sessions for c in s]
 
 
-class World:
+class World(Servers):
     """Names, certificates, mailboxes and next hops."""
 
     def __init__(self, dovecot=True):
         if "KIDOBAN_WORLD" not in os.environ:
             raise SystemExit("this needs a world of its own: tests/world.sh COMMAND...")
-        self.dir = pathlib.Path(os.environ["KIDOBAN_WORLD"])
+        super().__init__(os.environ["KIDOBAN_WORLD"])
         self.with_dovecot = dovecot
-        self.processes = []
         self.post = Maildir(self.dir / "post")
         self.mailbox = {}
+        self.mx = Postfix(self.dir / "postfix")
 
     def __enter__(self):
         self.make_certificates()
@@ -266,53 +242,20 @@ class World:
         self.start_postfix()
         return self
 
-    def __exit__(self, *_):
-        for process in reversed(self.processes):
-            process.terminate()
-        for process in self.processes:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(5)
-
     # Certificates
 
     def make_certificates(self):
-        self.ca = trustme.CA(organization_name="Kidoban tests")
+        self.make_authority("Kidoban tests")
         self.other_ca = trustme.CA(organization_name="Somebody else")
-        (self.dir / "tls").mkdir()
-        self.ca_file = self.dir / "tls/ca.pem"
-        self.ca.cert_pem.write_to_path(self.ca_file)
         for name in ("mail.example.org", "mail.example.net", "mx.post.example", "smart.example", "mx.sink.example"):
             self.certificate(name, name)
         self.certificate("alice", "alice@example.org")
         self.certificate("stranger", "alice@example.org", ca=self.other_ca)
-        # Clients and next hops are checked against the system's store, so ours lies over it.
-        store = self.dir / "tls/store"
-        store.mkdir()
-        shutil.copy(self.ca_file, store / "ca-certificates.crt")
-        shutil.copy(self.ca_file, store / "kidoban-tests.pem")
-        subprocess.run(["openssl", "rehash", store], check=True, stderr=subprocess.DEVNULL)
-        subprocess.run(["mount", "--bind", store, "/etc/ssl/certs"], check=True)
 
     def certificate(self, name, *identities, ca=None):
-        """A new certificate and key in tls/NAME.pem and .key; those that were there are replaced."""
-        names = list(identities)
-        if name == "mail.example.org":
-            names += ["mail4.example.org", "mail6.example.org"]
-        leaf = (ca or self.ca).issue_cert(*names)
-        chain, key = self.dir / f"tls/{name}.pem", self.dir / f"tls/{name}.key"
-        for path, octets in ((chain, b"".join(b.bytes() for b in leaf.cert_chain_pems)),
-                             (key, leaf.private_key_pem.bytes())):
-            fresh = path.with_suffix(".new")
-            fresh.write_bytes(octets)
-            fresh.chmod(0o644 if path is chain else 0o600)
-            os.replace(fresh, path)
-        return chain, key
-
-    def fingerprint(self, name):
-        der = ssl.PEM_cert_to_DER_cert((self.dir / f"tls/{name}.pem").read_text().split("-----END")[0]
-                                       + "-----END CERTIFICATE-----\n")
-        import hashlib
-        return hashlib.sha256(der).hexdigest()
+        """Its mail host is known by the names of one family, too."""
+        more = ["mail4.example.org", "mail6.example.org"] if name == "mail.example.org" else []
+        return super().certificate(name, *identities, *more, ca=ca)
 
     def client_context(self, version=None, certificate=None):
         context = ssl.create_default_context(cafile=str(self.ca_file))
@@ -328,26 +271,6 @@ class World:
         return context
 
     # Servers
-
-    def spawn(self, name, *command, **options):
-        log = open(self.dir / f"{name}.log", "ab")
-        process = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                   **options)
-        log.close()
-        self.processes.append(process)
-        return process
-
-    def log_of(self, name):
-        with contextlib.suppress(FileNotFoundError):
-            return (self.dir / f"{name}.log").read_text("utf-8", "replace")
-        return ""
-
-    def ready(self, process, host, port, name):
-        def check():
-            if process.poll() is not None:
-                raise AssertionError(f"{name} ended with {process.returncode}:\n{self.log_of(name)}")
-            return port_open(host, port)
-        eventually(check, 20, f"{name} on {host}:{port}")
 
     def start_dns(self):
         nsd = self.dir / "nsd"
@@ -374,20 +297,11 @@ class World:
         users = [f"{u}@example.org:{{PLAIN}}mailbox::::::" for u in self.USERS]
         (home / "users").write_text("\n".join(users + ["relay:{PLAIN}relay-secret::::::"]) + "\n")
         (home / "users").chmod(0o644)
-        private = self.dir / "postfix/spool/private"
-        private.mkdir(parents=True)
-        private.chmod(0o700)
-        shutil.chown(private, "postfix")
-        (home / "dovecot.conf").write_text(f"""
-base_dir = {home}/run
-state_dir = {home}/run
-log_path = {home}/dovecot.log
+        common = dovecot_passwords(home, home / "users", self.dir / "postfix/spool/private/auth")
+        (home / "dovecot.conf").write_text(f"""{common}
 protocols = lmtp
 ssl = no
-disable_plaintext_auth = no
 first_valid_uid = 100
-default_internal_user = dovecot
-default_login_user = dovenull
 postmaster_address = postmaster@example.org
 mail_location = maildir:{home}/mail/%n
 mailbox_list_index = no
@@ -402,20 +316,6 @@ service lmtp {{
     port = 24
   }}
 }}
-service auth {{
-  unix_listener {self.dir}/postfix/spool/private/auth {{
-    mode = 0666
-  }}
-}}
-service stats {{
-  unix_listener stats-writer {{
-    mode = 0666
-  }}
-}}
-passdb {{
-  driver = passwd-file
-  args = username_format=%u {home}/users
-}}
 userdb {{
   driver = passwd-file
   args = username_format=%u {home}/users
@@ -426,36 +326,23 @@ userdb {{
         self.mailbox = {u: Maildir(home / "mail" / u) for u in self.USERS}
 
     def start_postfix(self):
-        home = self.dir / "postfix"
-        (home / "etc").mkdir(parents=True, exist_ok=True)
-        (home / "spool").mkdir(exist_ok=True)
-        (home / "data").mkdir()
-        shutil.chown(home / "data", "postfix", "postfix")
-        self.post.path.mkdir()
-        shutil.chown(self.post.path, "kidoban-mailbox", "kidoban-mailbox")
-        self.post.path.chmod(0o755)
         tls = self.dir / "tls"
-        (home / "etc/main.cf").write_text(f"""
-compatibility_level = 3.6
-queue_directory = {home}/spool
-data_directory = {home}/data
-maillog_file = {home}/postfix.log
-maillog_file_prefixes = {self.dir}
-myhostname = mx.post.example
-mydestination =
-mynetworks =
-local_header_rewrite_clients =
-inet_protocols = all
-alias_maps =
-alias_database =
-local_recipient_maps =
-virtual_mailbox_base = {self.dir}
+        # It asks Dovecot whether a password is right. Without it, kidoband may have all addresses of 587 and 465.
+        smarthost = "" if not self.with_dovecot else f"""\
+{SMARTHOST}:587 inet n - n - - smtpd
+  -o smtpd_sasl_auth_enable=yes -o smtpd_tls_security_level=encrypt
+  -o smtpd_tls_chain_files={tls}/smart.example.key,{tls}/smart.example.pem
+  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject
+{SMARTHOST}:465 inet n - n - - smtpd
+  -o smtpd_sasl_auth_enable=yes -o smtpd_tls_wrappermode=yes
+  -o smtpd_tls_chain_files={tls}/smart.example.key,{tls}/smart.example.pem
+  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject
+"""
+        self.mx.make("mx.post.example", f"""\
+{POSTFIX}:25 inet n - n - 60 smtpd
+[{POSTFIX6}]:25 inet n - n - 60 smtpd
+{smarthost}""", mailboxes(self.post.path, "!/^nobody/") + f"""\
 virtual_mailbox_domains = static:all
-virtual_mailbox_maps = regexp:{{ {{ !/^nobody/ post/ }} }}
-virtual_uid_maps = static:64020
-virtual_gid_maps = static:64020
-virtual_mailbox_limit = 0
-mailbox_size_limit = 0
 message_size_limit = 104857600
 smtpd_recipient_restrictions =
   check_recipient_access regexp:{{
@@ -469,70 +356,26 @@ smtpd_tls_chain_files = {tls}/mx.post.example.key, {tls}/mx.post.example.pem
 smtpd_tls_received_header = yes
 smtpd_sasl_type = dovecot
 smtpd_sasl_path = private/auth
-smtpd_peername_lookup = no
 smtpd_client_connection_count_limit = 0
 smtpd_timeout = 60s
-smtputf8_enable = yes
-allow_min_user = yes
-""")
-        # It asks Dovecot whether a password is right. Without it, kidoband may have all addresses of 587 and 465.
-        smarthost = "" if not self.with_dovecot else f"""
-{SMARTHOST}:587 inet n - n - - smtpd
-  -o smtpd_sasl_auth_enable=yes -o smtpd_tls_security_level=encrypt
-  -o smtpd_tls_chain_files={tls}/smart.example.key,{tls}/smart.example.pem
-  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject
-{SMARTHOST}:465 inet n - n - - smtpd
-  -o smtpd_sasl_auth_enable=yes -o smtpd_tls_wrappermode=yes
-  -o smtpd_tls_chain_files={tls}/smart.example.key,{tls}/smart.example.pem
-  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject
-"""
-        (home / "etc/master.cf").write_text(f"""
-{POSTFIX}:25 inet n - n - 60 smtpd
-[{POSTFIX6}]:25 inet n - n - 60 smtpd
-{smarthost}pickup unix n - n 60 1 pickup
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-tlsmgr unix - - n 1000? 1 tlsmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-verify unix - - n - 1 verify
-flush unix n - n 1000? 0 flush
-proxymap unix - - n - - proxymap
-smtp unix - - n - - smtp
-error unix - - n - - error
-retry unix - - n - - error
-discard unix - - n - - discard
-local unix - n n - - local
-virtual unix - n n - - virtual
-anvil unix - - n - 1 anvil
-scache unix - - n - 1 scache
-postlog unix-dgram n - n - 1 postlogd
 """)
         self.start_postfix_again()
 
     def start_postfix_again(self):
-        etc = self.dir / "postfix/etc"
-        self.postfix = self.spawn("postfix", "/usr/sbin/postfix", "-c", etc, "start-fg")
-        self.ready(self.postfix, POSTFIX, 25, "postfix")
+        postfix = self.mx.start(self, "postfix")
+        self.ready(postfix, POSTFIX, 25, "postfix")
         if self.with_dovecot:
-            self.ready(self.postfix, SMARTHOST, 587, "postfix")
+            self.ready(postfix, SMARTHOST, 587, "postfix")
 
     def stop_postfix(self):
-        subprocess.run(["/usr/sbin/postfix", "-c", self.dir / "postfix/etc", "stop"], check=True,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.postfix.wait(20)
-        self.processes.remove(self.postfix)
+        self.mx.stop()
+        self.processes.remove(self.mx.process)
 
     def postfix_queue(self):
-        out = subprocess.run(["/usr/sbin/postqueue", "-c", self.dir / "postfix/etc", "-j"], capture_output=True)
-        return out.stdout.splitlines()
+        return self.mx.queue()
 
     def postfix_log(self):
-        with contextlib.suppress(FileNotFoundError):
-            return (self.dir / "postfix/postfix.log").read_text("utf-8", "replace")
-        return ""
+        return self.mx.log()
 
 
 def merged(base, change):
@@ -547,19 +390,20 @@ def merged(base, change):
 
 
 class Kidoband:
-    """The daemon with its configuration, accounts and command."""
+    """The daemon with its configuration, accounts and command. `inside` is put before both, as to enter a namespace."""
 
     PASSWORD = "correct horse battery"
 
-    def __init__(self, world, name="kidoban", settings=None):
-        self.world, self.name = world, name
+    def __init__(self, world, name="kidoban", settings=None, inside=()):
+        self.world, self.name, self.inside = world, name, list(inside)
         self.dir = world.dir / name
-        self.dir.mkdir()
+        self.dir.mkdir(exist_ok=True)
         self.config_file = self.dir / "kidoban.yaml"
         self.events_file = self.dir / "log/events.jsonl"
         self.settings = merged(self.standard_settings(), settings or {})
         self.process = None
-        self.write_config()
+        if not self.config_file.exists():
+            self.write_config()
 
     def standard_settings(self):
         tls = self.world.dir / "tls"
@@ -603,7 +447,7 @@ class Kidoband:
     def start(self, wait=True):
         log = open(self.dir / "stderr.log", "ab")
         # A session of its own, as a service has: the scheduler shares by sessions.
-        self.process = subprocess.Popen([KIDOBAND, "-c", self.config_file], stdin=subprocess.DEVNULL, stdout=log,
+        self.process = subprocess.Popen([*self.inside, KIDOBAND, "-c", self.config_file], stdin=subprocess.DEVNULL, stdout=log,
                                         stderr=log, env=self.environment(), start_new_session=True)
         log.close()
         if wait:
@@ -642,7 +486,7 @@ class Kidoband:
                     raise
 
     def run(self, *arguments, stdin=None, check=True):
-        done = subprocess.run([KIDOBAN, "-c", self.config_file, *[str(a) for a in arguments]], env=self.environment(),
+        done = subprocess.run([*self.inside, KIDOBAN, "-c", self.config_file, *[str(a) for a in arguments]], env=self.environment(),
                               input=stdin, capture_output=True, text=True, timeout=60 * PATIENCE,
                               stdin=subprocess.DEVNULL if stdin is None else None)
         if check and done.returncode != 0:

@@ -5,8 +5,8 @@
 # exists, /run and the bpffs are empty, and copies of passwd, group, hosts and resolv.conf, with the users and names that the tests
 # need, lie over the real ones. Nothing outside is touched, and every process in it ends with COMMAND.
 #
-# COMMAND finds its folder in $KIDOBAN_WORLD. --pid-file: the number, outside, of the process that holds the world, for
-# ./run --enter.
+# COMMAND finds its folder in $KIDOBAN_WORLD. --pid-file: there stands the number, outside, of the process that holds
+# the world.
 set -eu
 
 inside() {
