@@ -235,12 +235,25 @@ always_inline enum judged judge(struct judge *j)
 }
 
 #ifdef GATE_TC
+/* An answer leaves by the device it is about, where another of our programs may sit and see TCP from port 25 towards a
+ * line that is denied. It is told by its mark, which no packet brings along from another machine or network namespace
+ * (tc_index would be carried over from a container's). */
+#define OURS 0x4b44424f
+
+always_inline int answer_tc(struct context *ctx)
+{
+    ctx->mark = OURS;
+    return bpf_redirect(ctx->ifindex, gate_egress ? BPF_F_INGRESS : 0); /* TC_ACT_REDIRECT */
+}
+
+#define IS_OURS(c) ((c)->mark == OURS)
 #define PASS       (-1) /* TC_ACT_UNSPEC: whoever else sits on the device has its say */
 #define DROP       2    /* TC_ACT_SHOT */
-#define ANSWER(c)  bpf_redirect((c)->ifindex, gate_egress ? BPF_F_INGRESS : 0) /* TC_ACT_REDIRECT */
+#define ANSWER(c)  answer_tc(c)
 #define IFINDEX(c) ((c)->ifindex)
 #define SECTION    SEC("tc")
 #else
+#define IS_OURS(c) 0
 #define PASS       XDP_PASS
 #define DROP       XDP_DROP
 #define ANSWER(c)  XDP_TX
@@ -252,7 +265,7 @@ always_inline int run(struct context *ctx, __u32 ether)
 {
     const __u8 *data = (void *)(long)ctx->data;
     const void *data_end = (void *)(long)ctx->data_end;
-    if ((ether ? sight_ether(data, data_end) : sight_bare(data, data_end)) == SIGHT_PASS) {
+    if ((ether ? sight_ether(data, data_end) : sight_bare(data, data_end)) == SIGHT_PASS || IS_OURS(ctx)) {
         return PASS;
     }
     struct judge j = {.ctx = ctx, .ether = ether, .ifindex = IFINDEX(ctx)};
