@@ -35,7 +35,7 @@ declare -gA _kidoban_verbs=(
     ["gate exempt"]="--until --reason --by --json"
     ["gate mode"]="--class --reason --by --json"
     ["gate diff"]="--pcap --side --json"
-    ["export"]="--budget"
+    ["export"]="--budget --follow"
     ["version"]=""
 )
 
@@ -60,7 +60,7 @@ _kidoban() {
     --to) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
     --pcap) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
     --side) mapfile -t COMPREPLY < <(compgen -W "subscriber uplink" -- "$current"); return ;;
-    --budget | --from | --port | --source-port | --engine | --identity | --reason | --account | --domain | --count) return ;;
+    --budget | --from | --until | --by | --class | --port | --source-port | --engine | --identity | --reason | --account | --domain | --count) return ;;
     esac
     _kidoban_words
     for verb in "${!_kidoban_verbs[@]}"; do

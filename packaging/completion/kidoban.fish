@@ -108,6 +108,7 @@ complete -c kidoban -n '__kidoban_verb gate diff' -l pcap -r -F
 complete -c kidoban -n '__kidoban_verb gate diff' -l side -x -a 'subscriber uplink'
 complete -c kidoban -n '__kidoban_before' -a export -d 'the policy of the gate for other routers'
 complete -c kidoban -n '__kidoban_verb export' -l budget -x
+complete -c kidoban -n '__kidoban_verb export' -l follow
 complete -c kidoban -n '__kidoban_before export' -a 'nft flowspec junos iosxr routeros'
 complete -c kidoban -n '__kidoban_before' -a version -d 'which version this is'
 complete -c kidoban -n '__kidoban_before account identity' -a 'add remove'

@@ -41,6 +41,7 @@ int cli_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* sa
  * The request is taken. 0, or an exit status after saying why. seen may be NULL. */
 int cli_ask(struct cli *c, const char *owner, json_t *take_request, void (*seen)(void *arg, json_t *line), void *arg);
 bool cli_answers(struct cli *c, const char *owner); /* does anybody listen there? */
+int cli_connect(struct cli *c, const char *owner);  /* a descriptor, or -errno without a word */
 
 /* table.c */
 /* Text from the daemon or its files is in part a stranger's: controls, and marks that turn the direction of writing,

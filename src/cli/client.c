@@ -121,17 +121,29 @@ static int connect_to(struct cli *c, const char *owner)
     return fd;
 }
 
-bool cli_answers(struct cli *c, const char *owner)
+int cli_connect(struct cli *c, const char *owner)
 {
     struct sockaddr_un un;
     const struct config *config = cli_config(c);
     int fd = config != NULL && socket_path(config, owner, &un) ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) : -1;
     if (fd < 0) {
-        return false;
+        return -EINVAL;
     }
-    bool yes = connect(fd, (struct sockaddr *)&un, sizeof(un)) == 0;
-    (void)close(fd);
-    return yes;
+    int err = connect(fd, (struct sockaddr *)&un, sizeof(un)) == 0 ? 0 : errno;
+    if (err != 0) {
+        (void)close(fd);
+        return -err;
+    }
+    return fd;
+}
+
+bool cli_answers(struct cli *c, const char *owner)
+{
+    int fd = cli_connect(c, owner);
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    return fd >= 0;
 }
 
 static bool send_line(int fd, json_t *request)

@@ -7,11 +7,57 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
-struct policy *cli_gate_policy(struct cli *c, int *ret_status)
+#include "common/clock.h"
+
+struct runtime_moment cli_gate_now(void)
+{
+    struct timespec t = {0};
+    (void)clock_gettime(CLOCK_BOOTTIME, &t);
+    return (struct runtime_moment){.wall_ms = clock_wall_ms(),
+                                   .boot_ns = (uint64_t)t.tv_sec * 1000000000U + (uint64_t)t.tv_nsec};
+}
+
+static void take_runtime(void *arg, json_t *line)
+{
+    struct runtime **r = arg;
+    if (*r != NULL || runtime_parse(line, r) < 0) {
+        runtime_free(r); /* two answers are none */
+    }
+}
+
+struct runtime *cli_gate_runtime(struct cli *c, int *ret_status)
+{
+    struct runtime *r = NULL;
+    *ret_status = EX_OSERR;
+    if (cli_config(c) == NULL) {
+        *ret_status = c->unreadable ? EX_NOINPUT : EX_CONFIG;
+        return NULL;
+    }
+    int fd = cli_connect(c, "gate");
+    if (fd == -EACCES) {
+        cli_error("you may not ask the gate's keeper: without what was changed at run time");
+    }
+    if (fd < 0) {
+        return runtime_new();
+    }
+    (void)close(fd);
+    int status = cli_ask(c, "gate", json_pack("{s:s}", "verb", "gate.runtime"), take_runtime, &r);
+    if (status == 0 && r == NULL) {
+        cli_error("what was changed at run time does not read");
+        status = EX_PROTOCOL;
+    }
+    *ret_status = status;
+    return r;
+}
+
+struct policy *cli_gate_policy_with(struct cli *c, const struct runtime *runtime, int *ret_status)
 {
     struct policy *p = NULL;
     struct config_complaints complaints = {0};
+    const struct runtime_moment now = cli_gate_now();
     *ret_status = EX_CONFIG;
     if (cli_config(c) == NULL) {
         *ret_status = c->unreadable ? EX_NOINPUT : EX_CONFIG;
@@ -22,7 +68,7 @@ struct policy *cli_gate_policy(struct cli *c, int *ret_status)
         return NULL;
     }
     int r = config_gate_read_files(c->config, c->config_path, &complaints);
-    r = r < 0 ? r : policy_new(&c->config->gate, NULL, 0, &p);
+    r = r < 0 ? r : runtime_policy(runtime, &c->config->gate, &now, &p);
     if (complaints.count > 0) {
         cli_print_complaints(c, &complaints, false);
     } else if (r < 0) {
@@ -30,6 +76,32 @@ struct policy *cli_gate_policy(struct cli *c, int *ret_status)
         *ret_status = EX_OSERR;
     }
     config_complaints_fini(&complaints);
+    return p;
+}
+
+static void forget(void *arg, const struct runtime_exemption *e)
+{
+    (void)arg;
+    (void)e;
+}
+
+void cli_gate_hold(struct runtime *r)
+{
+    (void)runtime_prune(r, runtime_now(r, clock_wall_ms()), forget, NULL);
+    for (size_t i = 0; i < r->exemptions_count; i++) {
+        r->exemptions[i].until_ms = 0;
+    }
+}
+
+struct policy *cli_gate_policy(struct cli *c, int *ret_status)
+{
+    struct runtime *r = cli_gate_runtime(c, ret_status);
+    if (r == NULL) {
+        return NULL;
+    }
+    cli_gate_hold(r);
+    struct policy *p = cli_gate_policy_with(c, r, ret_status);
+    runtime_free(&r);
     return p;
 }
 

@@ -252,12 +252,19 @@ static void diff_one(void *arg, uint64_t number, const struct capture_packet *k)
     json_decref(row);
 }
 
-static struct policy *policy_of(const struct cli *c, const char *path, int *ret_status)
+/* What was changed at run time is asked once, of the keeper that the old configuration names: it holds for both. */
+static struct policy *policy_of(const struct cli *c, const char *path, struct runtime **runtime, int *ret_status)
 {
     struct cli one = *c;
     one.config = NULL;
     one.config_path = path;
-    struct policy *p = cli_gate_policy(&one, ret_status);
+    if (*runtime == NULL) {
+        *runtime = cli_gate_runtime(&one, ret_status);
+        if (*runtime != NULL) {
+            cli_gate_hold(*runtime);
+        }
+    }
+    struct policy *p = *runtime != NULL ? cli_gate_policy_with(&one, *runtime, ret_status) : NULL;
     config_free(&one.config);
     return p;
 }
@@ -274,9 +281,10 @@ int cli_gate_diff(struct cli *c, int argc, char **argv)
         return cli_usage("usage: kidoban gate diff OLD NEW --pcap FILE --side subscriber|uplink");
     }
     int status = 0;
+    struct runtime *runtime = NULL;
     struct diff d = {.options = &o, .old_rates = policy_rates_new(), .new_rates = policy_rates_new()};
-    d.old = policy_of(c, o.old, &status);
-    d.new = d.old != NULL ? policy_of(c, o.new, &status) : NULL;
+    d.old = policy_of(c, o.old, &runtime, &status);
+    d.new = d.old != NULL ? policy_of(c, o.new, &runtime, &status) : NULL;
     if (d.new != NULL) {
         d.table = cli_table_new(c, columns, sizeof(columns) / sizeof(columns[0]));
         status = each_packet(o.pcap, diff_one, &d);
@@ -285,6 +293,7 @@ int cli_gate_diff(struct cli *c, int argc, char **argv)
     }
     policy_free(&d.old);
     policy_free(&d.new);
+    runtime_free(&runtime);
     policy_rates_free(&d.old_rates);
     policy_rates_free(&d.new_rates);
     return status;

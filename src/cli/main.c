@@ -60,8 +60,8 @@ static const struct cli_verb verbs[] = {
      "let an address through, perhaps until a time", cli_gate_exempt, "--until --reason --by --json"},
     {"gate mode", "[enforce|monitor [--class NAME] --reason WORDS [--by WHO]]", "refuse, or only count", cli_gate_mode,
      "--class --reason --by --json"},
-    {"export", "nft|flowspec|junos|iosxr|routeros [--budget N]", "the policy of the gate for other routers", cli_export,
-     "--budget"},
+    {"export", "nft|flowspec|junos|iosxr|routeros [--budget N] [--follow]", "the policy of the gate for other routers",
+     cli_export, "--budget --follow"},
     {"version", "", "which version this is", cli_version, ""},
 };
 #define VERBS (sizeof(verbs) / sizeof(verbs[0]))
