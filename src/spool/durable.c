@@ -53,7 +53,7 @@ static void put_committed(struct spool *sp, const struct log_batch *b, const str
 static void log_committed(void *arg, struct log_batch *b)
 {
     struct spool *sp = arg;
-    sp->snapshot_octets += b->size;
+    tidy_batch_written(sp, b);
     for (size_t i = 0; i < b->notes_count; i++) {
         const struct log_note *n = &b->notes[i];
         if (n->kind == NOTE_PUT || (n->kind == NOTE_STATE && n->type == RECORD_MESSAGE)) {

@@ -27,15 +27,19 @@ void spool_state(const struct spool *sp, struct spool_state *ret)
     *ret = sp->state;
 }
 
-static bool space_low(const struct spool *sp)
+uint64_t intake_reserve(const struct spool *sp)
 {
     uint64_t reserve = sp->config.reserve_octets;
     if (reserve == 0) {
         reserve = sp->space.total / 100 > 2 * sp->segment_size ? sp->space.total / 100 : 2 * sp->segment_size;
     }
     /* A default of gigabytes on a small disk would refuse everything for ever. */
-    reserve = reserve < sp->space.total / 4 ? reserve : sp->space.total / 4;
-    return sp->space.free < reserve || sp->space.inodes_free < sp->config.reserve_inodes;
+    return reserve < sp->space.total / 4 ? reserve : sp->space.total / 4;
+}
+
+static bool space_low(const struct spool *sp)
+{
+    return sp->space.free < intake_reserve(sp) || sp->space.inodes_free < sp->config.reserve_inodes;
 }
 
 struct spool_state intake_state(const struct spool *sp)

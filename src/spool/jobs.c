@@ -2,10 +2,17 @@
 #include "spool/spool_int.h"
 
 #define LARGE_OUT_MAX 256U /* large messages with deliver at once */
-#define LARGE_WAIT_MS 1000U
+#define WAIT_MS       1000U
 /* Deliveries whose outcome is not on the disk are made again after a crash. While the disk hangs or fails, no more
  * than so many are added to those that are out. */
 #define RESULTS_MAX 500U
+
+/* What the outcomes of a job may take of the log: two batches (they may come in two parts, each alone), and the words.
+ */
+static uint64_t job_owes(const struct message *m)
+{
+    return 2U * SPOOL_BLOCK + m->recipients_count * (RECORD_WORDS_MAX + 16U);
+}
 
 static void job_send(struct spool *sp, uint32_t shard, struct schedule_job *j)
 {
@@ -33,18 +40,22 @@ static void job_send(struct spool *sp, uint32_t shard, struct schedule_job *j)
     log_pin(sp->log, j->pinned);
     m->out++;
     sp->large_out += large;
+    sp->owed += job_owes(m);
     sp->ops->job(sp->arg, shard, m->id, &job);
 }
 
-/* Each large message that is out is a descriptor in deliver: the next one waits a moment. */
-static bool large_must_wait(struct spool *sp, struct schedule *s, struct schedule_job *j)
+/* Each large message that is out is a descriptor in deliver; and what is out must find room for its outcome: else the
+ * next one waits a moment. */
+static bool must_wait(struct spool *sp, struct schedule *s, struct schedule_job *j)
 {
     uint64_t now = spool_now(sp);
-    if ((index_of_job(j)->state & INDEX_LARGE) == 0 || sp->large_out < LARGE_OUT_MAX) {
+    const struct message *m = index_of_job(j);
+    bool large = (m->state & INDEX_LARGE) != 0 && sp->large_out >= LARGE_OUT_MAX;
+    if (!large && tidy_has_room(sp, job_owes(m), true)) {
         return false;
     }
     schedule_result(s, j, SCHEDULE_LOST, now);
-    schedule_add(s, j, now + LARGE_WAIT_MS, now);
+    schedule_add(s, j, now + WAIT_MS, now);
     return true;
 }
 
@@ -57,7 +68,7 @@ void jobs_dispatch(struct spool *sp)
         struct schedule *s = index_schedule_of(sp->ix, i);
         struct schedule_job *j;
         while (sp->shard_up[i] && (j = schedule_take(s)) != NULL) {
-            if (!large_must_wait(sp, s, j)) {
+            if (!must_wait(sp, s, j)) {
                 job_send(sp, i, j);
             }
         }
@@ -70,6 +81,7 @@ void job_back(struct spool *sp, struct message *m, struct schedule_job *j, enum 
     bool old = log_unpin(sp->log, j->pinned, result == SCHEDULE_LOST);
     m->out--;
     sp->large_out -= large;
+    sp->owed -= job_owes(m);
     if (large ? m->out == 0 : old) { /* descriptors are few: deliver gets it again when it is needed */
         sp->ops->forget(sp->arg, large ? LARGE_FILE_FLAG | m->id : j->pinned);
     }

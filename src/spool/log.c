@@ -361,6 +361,22 @@ uint64_t log_segments_made(const struct log *l)
     return l->made;
 }
 
+/* A head that is closed is full, whatever stands in it. */
+static uint64_t head_room(const struct log *l)
+{
+    const struct log_segment *head = l->segments_count > 0 ? &l->segments[l->segments_count - 1] : NULL;
+    return l->fd >= 0 && head != NULL && head->size > l->offset ? head->size - l->offset : 0;
+}
+
+uint64_t log_room(const struct log *l)
+{
+    uint64_t room = head_room(l) + (l->next_ready ? l->next.size : 0);
+    for (size_t i = 0; i < LOG_SPARES; i++) {
+        room += l->spares[i] != 0 ? l->config.segment_size : 0;
+    }
+    return room;
+}
+
 uint64_t log_pending_results(const struct log *l)
 {
     uint64_t pending = l->writing != NULL ? l->writing->results : 0;
@@ -386,6 +402,7 @@ void log_figures(const struct log *l, struct log_figures *ret)
     *ret = (struct log_figures){.segments = l->segments_count,
                                 .tail = l->segments_count > 0 ? l->segments[0].seq : 0,
                                 .head = l->head_seq,
+                                .head_room = head_room(l),
                                 .offset = l->offset,
                                 .batch = l->durable_batch,
                                 .commits = l->commits,

@@ -132,6 +132,7 @@ bool log_unpin(struct log *l, uint64_t seq, bool tainted);
 struct log_figures {
     uint64_t segments, octets, live_octets; /* octets: of all segments */
     uint64_t pending;                       /* gathered, not durable */
+    uint64_t head_room;                     /* of octets: not written yet */
     uint64_t tail, head, offset, batch;     /* offset: end of the last durable batch in head */
     uint64_t commits, failures;             /* since the start */
     uint64_t gather_turn,
@@ -139,6 +140,7 @@ struct log_figures {
     bool down;
 };
 uint64_t log_segments_made(const struct log *l);   /* grows when the log takes room on the disk */
+uint64_t log_room(const struct log *l);            /* octets that batches can take before the disk must give more */
 uint64_t log_pending(const struct log *l);         /* octets gathered and not durable */
 uint64_t log_pending_results(const struct log *l); /* outcomes of deliveries gathered and not durable */
 void log_figures(const struct log *l, struct log_figures *ret);

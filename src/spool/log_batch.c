@@ -91,10 +91,24 @@ static struct log_batch *queue_last(struct log *l)
     return b;
 }
 
+/* Octets that the last batch shall not grow beyond: one that does not fit into the rest of the head wastes it. */
+static uint64_t batch_max(struct log *l, const struct log_batch *last)
+{
+    const struct log_segment *head = log_segment_find(l, l->head_seq);
+    uint64_t end = l->writing != NULL ? l->writing->offset + l->writing->size : l->offset;
+    for (const struct log_batch *b = l->queue; b != last; b = b->next) {
+        end += (log_batch_octets(b) + SPOOL_BLOCK - 1) / SPOOL_BLOCK * SPOOL_BLOCK;
+    }
+    if (l->fd < 0 || head == NULL || end + log_batch_octets(last) > head->size) {
+        return l->config.batch_max;
+    }
+    return head->size - end < l->config.batch_max ? head->size - end : l->config.batch_max;
+}
+
 struct log_batch *log_gather(struct log *l, size_t octets)
 {
     struct log_batch *b = queue_last(l);
-    if (b != NULL && (log_batch_octets(b) + octets <= l->config.batch_max || b->records == 0)) {
+    if (b != NULL && (log_batch_octets(b) + octets <= batch_max(l, b) || b->records == 0)) {
         return b;
     }
     b = log_batch_new(l);

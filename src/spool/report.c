@@ -15,15 +15,18 @@
 #include "message/dsn.h"
 #include "spool/spool_int.h"
 
-#define HEAD_MAX   (64U * 1024U)  /* of the original: at least its header */
-#define RETURN_MAX (128U * 1024U) /* an original up to this size is returned whole with RET=FULL */
-#define AGAIN_MS   60000U
+#define HEAD_MAX      (64U * 1024U)  /* of the original: at least its header */
+#define RETURN_MAX    (128U * 1024U) /* an original up to this size is returned whole with RET=FULL */
+#define AGAIN_MS      60000U
+#define ROOM_AGAIN_MS 1000U
+#define REPORT_SLACK  (8U * 1024U) /* of a notification, beside what it returns */
 
 struct report {
     struct task task;
     struct spool *sp;
     uint64_t id;
     struct octets_place place;
+    uint64_t owes; /* octets of the log, at most */
     bool whole;
     uint8_t *head;
     size_t head_length;
@@ -199,6 +202,7 @@ static void report_done(struct task *t)
     struct report *rp = (struct report *)t;
     struct spool *sp = rp->sp;
     struct message *m = index_find(sp->ix, rp->id);
+    sp->owed -= rp->owes;
     if (m != NULL) {
         m->state &= (uint8_t)~INDEX_REPORTING;
         int r = m->removing ? 0 : report_kind(sp, rp, m, REPORT_FAILURE);
@@ -229,6 +233,14 @@ void report_start(struct spool *sp, struct message *m)
     rp->id = m->id;
     rp->place = spool_place(m);
     rp->whole = (e.flags & ENVELOPE_RET_FULL) != 0 && m->length <= RETURN_MAX;
+    rp->owes = REPORT_SLACK + (m->length < HEAD_MAX || rp->whole ? m->length : HEAD_MAX);
+    bool may_end = index_unreported(m, REPORT_FAILURE, sp->scratch.numbers) > 0;
+    if (!tidy_has_room(sp, rp->owes, may_end)) {
+        free(rp);
+        deadline_postpone(sp, m, may_end ? ROOM_AGAIN_MS : AGAIN_MS);
+        return;
+    }
+    sp->owed += rp->owes;
     m->state |= INDEX_REPORTING;
     worker_submit(sp->house, &rp->task);
 }

@@ -82,7 +82,7 @@ uint64_t spool_poll(struct spool *sp)
     jobs_dispatch(sp);
     tidy_move(sp);
     tidy_snapshot(sp);
-    uint64_t retry = log_kick(sp->log, mono);
+    uint64_t retry = tidy_is_gathering(sp) ? UINT64_MAX : log_kick(sp->log, mono);
     intake_state_update(sp);
     intake_pressure_update(sp);
     at = tick < at ? tick : at;

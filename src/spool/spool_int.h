@@ -41,7 +41,9 @@ struct spool {
     uint64_t snapshot_turn, snapshot_octets; /* log octets since the last one began */
     uint64_t snapshot_retry_ms;
     size_t moving;
-    uint32_t large_out; /* jobs of large messages that are out */
+    uint64_t round_end, round_floor, round_waste; /* tidy.c: while the disk is full */
+    uint32_t large_out;                           /* jobs of large messages that are out */
+    uint64_t owed; /* octets that outcomes of what is out, and reports being made, may take */
 
     struct buf envelope;
     struct record_scratch scratch;
@@ -62,6 +64,7 @@ int spool_envelope_take(struct spool *sp, struct envelope *e);
 int spool_message_log(struct spool *sp, struct log_batch *b, struct record_message *m, struct span octets,
                       const struct log_note *note);
 struct spool_state intake_state(const struct spool *sp); /* as it would be now */
+uint64_t intake_reserve(const struct spool *sp);         /* octets of the disk that new mail leaves free */
 void intake_state_update(struct spool *sp);              /* tells when it has changed */
 void intake_pressure_update(struct spool *sp);
 
@@ -101,8 +104,15 @@ void stream_file_remove(struct spool *sp, uint64_t id); /* on the house worker *
 
 /* --- tidy.c --- */
 void tidy_space(struct spool *sp, uint64_t now_ms);
+/*
+ * Whether the log can take so many octets more, beside what is owed, and be moved on still. What may end a message (a
+ * delivery, a bounce) gets the last room, when moving on would win none; the warning of a delay waits.
+ */
+bool tidy_has_room(const struct spool *sp, uint64_t octets, bool may_end);
+bool tidy_is_gathering(const struct spool *sp); /* what is being moved shall be one batch: the log waits for it */
 void tidy_move(struct spool *sp);
 void tidy_snapshot(struct spool *sp);
+void tidy_batch_written(struct spool *sp, const struct log_batch *b);
 void tidy_batch_moved(struct spool *sp, const struct log_batch *b, const struct log_note *n);
 void tidy_move_failed(struct spool *sp, uint64_t id);
 /* Appends a message again at once, reading on this thread: at the start only. 0 or -errno. */

@@ -11,6 +11,7 @@
 #define SPACE_EVERY_MS    1000U
 #define MOVES_MAX         64U                    /* messages being moved at once */
 #define MOVE_LOOK_MAX     2000U                  /* messages looked at for one to move */
+#define ROUND_LEAST       (16U * SPOOL_BLOCK)    /* dead octets that are worth moving all others for */
 #define SEGMENTS_KEPT     4U                     /* a log this short is not tidied */
 #define SNAPSHOT_AFTER    (512U * 1024U * 1024U) /* octets of log since the last one ... */
 #define SNAPSHOT_RETRY_MS (60U * 1000U)
@@ -140,24 +141,120 @@ int tidy_move_now(struct spool *sp, struct message *m)
     return r;
 }
 
+/* --- while the disk is full --- */
+
+/* What stands in the log and is no message alive: changes of state, padding, what has ended. */
+static uint64_t dead_octets(const struct spool *sp)
+{
+    struct log_figures f;
+    log_figures(sp->log, &f);
+    uint64_t used = f.octets - f.head_room;
+    return used > f.live_octets ? used - f.live_octets : 0;
+}
+
+/* Moving the tail on takes so much before it gives its segment back; any tail. */
+static uint64_t tail_needs(const struct log_segment *tail)
+{
+    return tail->octets + tail->octets / 8 + 2U * SPOOL_BLOCK;
+}
+
+static uint64_t round_needs(const struct spool *sp)
+{
+    return sp->segment_size + sp->segment_size / 4 + ROUND_LEAST;
+}
+
+static bool disk_is_full(const struct spool *sp)
+{
+    return sp->state.code == 452;
+}
+
+/* What the log can still take: the disk gives whole segments. */
+static uint64_t room(const struct spool *sp)
+{
+    return log_room(sp->log) + sp->space.free / (sp->segment_size + SPOOL_BLOCK) * sp->segment_size;
+}
+
+/* What a round would give back. The floor is what the last one could not: padding, records longer than a weight says.
+ * It begins before the room that it needs is gone. */
+static bool round_is_worth(const struct spool *sp)
+{
+    uint64_t dead = dead_octets(sp), have = room(sp), needs = round_needs(sp);
+    uint64_t win = dead > sp->round_floor ? dead - sp->round_floor : 0;
+    return win >= ROUND_LEAST && (win >= intake_reserve(sp) / 4 || win >= (have > needs ? have - needs : 0) / 2);
+}
+
+void tidy_batch_written(struct spool *sp, const struct log_batch *b)
+{
+    sp->snapshot_octets += b->size;
+    sp->round_waste += b->octets.len == 0 ? b->size : 0;
+    for (size_t i = 0; i < b->notes_count; i++) {
+        sp->round_waste += b->notes[i].kind == NOTE_END ? b->notes[i].octets_length : 0;
+    }
+}
+
+/*
+ * Outcomes that trickle in take a block each, and stand behind messages that may stay for days. So when the disk is
+ * full, and they have taken a part of the reserve, the whole log is moved on once: every message and its state, closely
+ * packed, and nothing else.
+ */
+static void round_update(struct spool *sp, const struct log_segment *tail)
+{
+    struct log_figures f;
+    if (sp->round_end != 0 && (tail == NULL || tail->seq > sp->round_end)) {
+        uint64_t dead = dead_octets(sp);
+        sp->round_floor = dead > sp->round_waste ? dead - sp->round_waste : 0;
+        sp->round_end = 0;
+    }
+    if (sp->round_end == 0 && tail != NULL && disk_is_full(sp) && round_is_worth(sp)) {
+        log_figures(sp->log, &f);
+        sp->round_end = f.head;
+        sp->round_waste = 0;
+    }
+    bool quiet = sp->moving == 0 && log_pending(sp->log) == 0 && tail != NULL && tail->pins == 0;
+    if (quiet && room(sp) < tail_needs(tail)) {
+        sp->round_end = 0; /* somebody else took the room */
+    }
+}
+
+bool tidy_has_room(const struct spool *sp, uint64_t octets, bool may_end)
+{
+    const struct log_segment *tail = log_segment_tail(sp->log);
+    uint64_t have = room(sp), all = octets + sp->owed + log_pending(sp->log);
+    if (have >= all + round_needs(sp)) {
+        return true;
+    }
+    bool round_helps = sp->round_end != 0 || (tail != NULL && round_is_worth(sp) && have >= tail_needs(tail));
+    return may_end && !round_helps && have >= all && (all <= ROUND_LEAST || sp->owed == 0);
+}
+
+bool tidy_is_gathering(const struct spool *sp)
+{
+    return disk_is_full(sp) && sp->moving > 0 && !sp->closing;
+}
+
 /* Mostly dead: the tail is worth less than a quarter of what it takes, or all segments together less than half. */
 static bool tail_is_worth_moving(const struct spool *sp, const struct log_segment *tail)
 {
     struct log_figures f;
     log_figures(sp->log, &f);
-    if (f.segments <= SEGMENTS_KEPT || f.down) {
+    if (f.down) {
         return false;
     }
-    return tail->octets < tail->size / 4 || f.live_octets < f.octets / 2;
+    bool mostly_dead = tail->octets < tail->size / 4 || f.live_octets < f.octets / 2;
+    return (f.segments > SEGMENTS_KEPT && mostly_dead) || (sp->round_end != 0 && room(sp) >= tail_needs(tail));
 }
 
 /* The list is in the order of the log: what keeps the tail alive stands at its front. */
 void tidy_move(struct spool *sp)
 {
     const struct log_segment *tail = log_segment_tail(sp->log);
+    round_update(sp, tail);
     if (tail == NULL || tail->live == 0 || sp->moving >= MOVES_MAX / 2 || sp->closing ||
         !tail_is_worth_moving(sp, tail)) {
         return;
+    }
+    if (disk_is_full(sp) && (sp->moving > 0 || log_pending(sp->log) > 0)) {
+        return; /* one batch for many */
     }
     uint64_t seq = tail->seq;
     size_t looked = 0;

@@ -382,6 +382,11 @@ static void job_end(struct world *w, size_t i, enum deliver_result result)
     free(octets);
 }
 
+void world_end_one(struct world *w, enum deliver_result result)
+{
+    job_end(w, (size_t)(world_random(w) % w->jobs_count), result);
+}
+
 void world_step(struct world *w)
 {
     uint64_t dice = world_random(w) % 16;

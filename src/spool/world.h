@@ -48,9 +48,10 @@ struct world {
 
 void world_init(struct world *w, uint64_t seed, uint64_t segment_size);
 void world_fini(struct world *w);
-int world_open(struct world *w);  /* recovers: 0 or -errno */
-void world_drop(struct world *w); /* the process dies: memory is gone, the disk stays */
-void world_step(struct world *w); /* something happens */
+int world_open(struct world *w);                                 /* recovers: 0 or -errno */
+void world_drop(struct world *w);                                /* the process dies: memory is gone, the disk stays */
+void world_step(struct world *w);                                /* something happens */
+void world_end_one(struct world *w, enum deliver_result result); /* of the jobs that are out, by chance */
 void world_send(struct world *w, uint32_t length, bool large);
 void world_settle(struct world *w);      /* polls until nothing moves */
 void world_deliver_all(struct world *w); /* every job succeeds, until the queue is empty or nothing moves */
