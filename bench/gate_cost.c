@@ -1,11 +1,12 @@
 /*
- * gate_cost [--rounds N] [--runs N] [--prefixes N] [--seed N]: what the gate costs a packet, in nanoseconds of this
- * thread's processor time a run, by BPF_PROG_TEST_RUN. See bench/gate, which reads what it prints.
+ * gate_cost [--rounds N] [--runs N] [--cold N] [--prefixes N] [--seed N]: what the gate costs a packet, in nanoseconds
+ * of this thread's processor time a run, by BPF_PROG_TEST_RUN. See bench/gate, which reads what it prints.
  *
  * A case is a program on a frame. In each round every case has its turn, so that whatever disturbs the machine disturbs
  * all; each case names its floor, the same frame through a program that does nothing. "fed": a program before it
  * gives each run another of RIG_SOURCES source addresses, and goes on to the one under test by a tail call; its floor
- * does too. What must be refused is counted by the gate itself, and compared.
+ * does too. A block of it is --cold runs, so that all the others have had their turn with the caches before a source
+ * comes again. What must be refused is counted by the gate itself, and compared.
  */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -353,12 +354,11 @@ static void check_counts(struct family *families, struct many *many)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"rounds", required_argument, NULL, 'n'},
-                                            {"runs", required_argument, NULL, 'r'},
-                                            {"prefixes", required_argument, NULL, 'p'},
-                                            {"seed", required_argument, NULL, 's'},
-                                            {0}};
-    uint64_t values[256] = {['n'] = 9, ['r'] = RIG_SOURCES, ['p'] = 1000000, ['s'] = 25};
+    static const struct option options[] = {
+        {"rounds", required_argument, NULL, 'n'}, {"runs", required_argument, NULL, 'r'},
+        {"cold", required_argument, NULL, 'c'},   {"prefixes", required_argument, NULL, 'p'},
+        {"seed", required_argument, NULL, 's'},   {0}};
+    uint64_t values[256] = {['n'] = 9, ['r'] = RIG_SOURCES, ['c'] = RIG_SOURCES / 8, ['p'] = 1000000, ['s'] = 25};
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (c == '?') {
             return 64;
@@ -399,7 +399,7 @@ int main(int argc, char **argv)
     (void)printf("}, \"rounds\": [");
     for (uint64_t round = 0; round <= values['n']; round++) { /* round 0 only warms up */
         for (size_t i = 0; i < cases_count; i++) {
-            run(&cases[i], (uint32_t)values['r']);
+            run(&cases[i], (uint32_t)values[cases[i].rig != NULL ? 'c' : 'r']);
             if (round > 0) {
                 (void)printf("%s\"%s\": %.2f", i > 0 ? ", " : round > 1 ? ",\n {" : "\n {", cases[i].name, cases[i].ns);
             }
