@@ -67,7 +67,7 @@ struct policy *cli_gate_policy_with(struct cli *c, const struct runtime *runtime
         cli_error("%s has no section \"gate\"", c->config_path);
         return NULL;
     }
-    int r = config_gate_read_files(c->config, c->config_path, &complaints);
+    int r = config_gate_read_files(c->config, c->config_path, NULL, &complaints);
     r = r < 0 ? r : runtime_policy(runtime, &c->config->gate, &now, &p);
     if (complaints.count > 0) {
         cli_print_complaints(c, &complaints, false);

@@ -233,9 +233,10 @@ void config_free(struct config **c);
 int config_check_files(const struct config *c, const char *file, struct config_complaints *complaints);
 
 /* Reads the files of prefixes that classes of the gate name, and adds them to the classes' own: for who needs the whole
- * policy (the others need not hold two million prefixes). Once for a structure. 0, or -EINVAL with complaints (a place
- * in the file of prefixes, or the key that names it), or -ENOMEM; then nothing was added. */
-int config_gate_read_files(struct config *c, const char *file, struct config_complaints *complaints);
+ * policy (the others need not hold two million prefixes). Once for a structure. fds: NULL, or for each class a
+ * descriptor of its file's octets (borrowed; read from its beginning), -1 where it has none. 0, or -EINVAL with
+ * complaints (a place in the file of prefixes, or the key that names it), or -ENOMEM; then nothing was added. */
+int config_gate_read_files(struct config *c, const char *file, const int *fds, struct config_complaints *complaints);
 /* A prefix as the gate takes it: no host bits, no IPv4 address in IPv6 dress. NULL and *ret, or what is wrong with it,
  * to follow the text in quotes: "has bits set behind its length". IPv4 comes mapped, as in every net_prefix. */
 const char *config_gate_prefix_parse(const char *text, struct net_prefix *ret);

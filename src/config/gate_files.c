@@ -5,11 +5,13 @@
  * written by a program: every line is checked, and a million of them take a few tenths of a second.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/large.h"
 #include "common/radix.h"
@@ -218,10 +220,24 @@ static int add_stream(struct entries *e, FILE *f, struct entry at, const char *p
     return r;
 }
 
-static int add_file(struct entries *e, const struct config_gate_class *c, size_t class_, const char *file,
+/* fd: the file's octets from somebody who could open it, or -1. */
+static FILE *open_file(const struct config_gate_class *c, int fd)
+{
+    if (fd < 0) {
+        return fopen(c->prefixes_file, "re");
+    }
+    int own = lseek(fd, 0, SEEK_SET) == 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
+    FILE *f = own >= 0 ? fdopen(own, "r") : NULL;
+    if (f == NULL && own >= 0) {
+        (void)close(own);
+    }
+    return f;
+}
+
+static int add_file(struct entries *e, const struct config_gate_class *c, size_t class_, int fd, const char *file,
                     struct config_complaints *complaints)
 {
-    FILE *f = fopen(c->prefixes_file, "re");
+    FILE *f = open_file(c, fd);
     if (f == NULL) {
         config_complaints_add(complaints, file, c->prefixes_file_at.line, c->prefixes_file_at.column, "%s: %s",
                               c->prefixes_file, strerror(errno));
@@ -302,12 +318,13 @@ void schema_gate_check_prefixes(struct schema_context *x, const struct config_ga
 }
 
 /* All prefixes of all classes, checked. */
-static int gather(const struct config *c, const char *file, struct entries *e, struct config_complaints *complaints)
+static int gather(const struct config *c, const char *file, const int *fds, struct entries *e,
+                  struct config_complaints *complaints)
 {
     int r = add_inline(e, &c->gate);
     for (size_t i = 0; i < c->gate.classes_count && r != -ENOMEM; i++) {
         if (c->gate.classes[i].prefixes_file != NULL) {
-            int one = add_file(e, &c->gate.classes[i], i, file, complaints);
+            int one = add_file(e, &c->gate.classes[i], i, fds != NULL ? fds[i] : -1, file, complaints);
             r = one < 0 ? one : r;
         }
     }
@@ -317,7 +334,7 @@ static int gather(const struct config *c, const char *file, struct entries *e, s
 int schema_gate_check_files(const struct config *c, const char *file, struct config_complaints *complaints)
 {
     struct entries e = {0};
-    int r = gather(c, file, &e, complaints);
+    int r = gather(c, file, NULL, &e, complaints);
     free(e.list);
     return r;
 }
@@ -357,10 +374,10 @@ static int install(struct config_gate *g, const struct entries *e)
     return r;
 }
 
-int config_gate_read_files(struct config *c, const char *file, struct config_complaints *complaints)
+int config_gate_read_files(struct config *c, const char *file, const int *fds, struct config_complaints *complaints)
 {
     struct entries e = {0};
-    int r = gather(c, file, &e, complaints);
+    int r = gather(c, file, fds, &e, complaints);
     r = r < 0 ? r : install(&c->gate, &e);
     free(e.list);
     return r;

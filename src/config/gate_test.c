@@ -278,7 +278,7 @@ static void check_file(const char *content, const char *complaints)
     buf_init(&words, 65536);
     buf_init(&right, 65536);
     write_file(content);
-    assert_int_equal(config_gate_read_files(c, "f", &found), -EINVAL);
+    assert_int_equal(config_gate_read_files(c, "f", NULL, &found), -EINVAL);
     assert_int_equal(c->gate.classes[0].prefixes.count, 1);
     assert_int_equal(config_complaints_format(&found, &words), 0);
     assert_int_equal(buf_append(&words, "", 1), 0);
@@ -301,7 +301,7 @@ static void test_good_file(void **state)
     write_file("# ours\n\n198.51.100.0/24\r\n \t2001:db8:1::/48 # a town\n198.51.100.0/24\n192.0.2.0/24\n192.0.2.7");
     assert_int_equal(config_check_files(c, "f", &complaints), 0);
     assert_int_equal(c->gate.classes[0].prefixes.count, 1);
-    assert_int_equal(config_gate_read_files(c, "f", &complaints), 0);
+    assert_int_equal(config_gate_read_files(c, "f", NULL, &complaints), 0);
     assert_int_equal(complaints.count, 0);
     assert_int_equal(c->gate.classes[0].prefixes.count, 6); /* what is there twice in one class, too */
     assert_int_equal(c->gate.classes[1].prefixes.count, 1);

@@ -46,12 +46,21 @@ static int on_start(struct child *c)
     return r == 0 && interfaces_named(gate_of(k)) ? load(k) : r;
 }
 
-/* The prefixes of the files that classes name become part of the configuration that we hold. */
-static int read_files(struct keeper *k)
+/* The prefixes of the files that classes name become part of the configuration that we hold. The master opened them. */
+static int read_files(struct keeper *k, const struct child_tls *files, size_t count)
 {
     struct config_complaints complaints = {0};
     struct buf words;
-    int r = config_gate_read_files(k->child->config->config, "configuration", &complaints);
+    int fds[CONFIG_GATE_CLASSES_MAX];
+    for (size_t i = 0; i < CONFIG_GATE_CLASSES_MAX; i++) {
+        fds[i] = -1;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (files[i].what.kind == TLS_PREFIXES && files[i].what.number < CONFIG_GATE_CLASSES_MAX) {
+            fds[files[i].what.number] = files[i].fd;
+        }
+    }
+    int r = config_gate_read_files(k->child->config->config, "configuration", fds, &complaints);
     buf_init(&words, 65536);
     if (r < 0 && config_complaints_format(&complaints, &words) == 0) {
         log_error("config.refused", LF_SPAN("what", buf_span(&words)), LF_ERR(r));
@@ -87,10 +96,8 @@ static int on_reload(struct child *c, struct child_tls *tls, size_t tls_count)
 {
     struct keeper *k = c->arg;
     bool empty = !k->loaded || !pins_have_policy(&k->pins);
-    (void)tls;
-    (void)tls_count;
     int r = check_change(k);
-    r = r == 0 ? read_files(k) : r;
+    r = r == 0 ? read_files(k, tls, tls_count) : r;
     r = r == 0 && empty ? keeper_apply(k) : r;
     r = r == 0 && k->loaded ? interfaces_try(k) : r;
     r = r == 0 && !empty ? keeper_apply(k) : r;

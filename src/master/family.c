@@ -131,7 +131,10 @@ static void send_config(struct relative *r)
 {
     struct master *m = r->master;
     (void)channel_send(r->channel, MASTER_CONFIG, 0, span_str(m->config_path), m->config_fd);
-    for (size_t i = 0; r->role == ROLE_SUBMIT && i < m->materials_count; i++) {
+    for (size_t i = 0; i < m->materials_count; i++) {
+        if (r->role != (m->materials[i].what.kind == TLS_PREFIXES ? ROLE_GATE : ROLE_SUBMIT)) {
+            continue;
+        }
         struct buf payload;
         buf_init(&payload, 64);
         struct wire_writer w = {.out = &payload};

@@ -25,9 +25,10 @@
 #include "master/master_int.h"
 
 #define TEXT_MAX        (8U * 1024U * 1024U)
+#define PREFIXES_MAX    (1024U * 1024U * 1024U)
 #define WATCH_MS        2000
 #define STATUS_LIMIT_MS 2000
-#define RELOAD_LIMIT_MS 10000
+#define RELOAD_LIMIT_MS 30000
 
 /* Loading. */
 
@@ -89,9 +90,19 @@ static void materials_free(struct material *list, size_t count)
     free(list);
 }
 
-static int material_add(struct material **list, size_t *count, uint8_t kind, uint32_t number, const char *path)
+static int tls_memfd(const char *path)
 {
     struct buf text;
+    int r = ground_read_file(path, TEXT_MAX, &text);
+    if (r == 0) {
+        r = ground_memfd("tls", buf_span(&text));
+        buf_wipe(&text);
+    }
+    return r;
+}
+
+static int material_add(struct material **list, size_t *count, uint8_t kind, uint32_t number, const char *path)
+{
     struct material *grown = realloc(*list, (*count + 1) * sizeof(*grown));
     if (grown == NULL) {
         return -ENOMEM;
@@ -100,17 +111,12 @@ static int material_add(struct material **list, size_t *count, uint8_t kind, uin
     struct material *m = &grown[*count];
     *m = (struct material){.what = {.kind = kind, .number = number}, .path = strdup(path), .fd = -1};
     (void)stat(path, &m->seen);
-    int r = ground_read_file(path, TEXT_MAX, &text);
-    if (r == 0) {
-        m->fd = ground_memfd("tls", buf_span(&text));
-        r = m->fd < 0 ? m->fd : 0;
-        buf_wipe(&text);
-    }
+    m->fd = kind == TLS_PREFIXES ? ground_memfd_of(path, PREFIXES_MAX) : tls_memfd(path);
     (*count)++;
-    if (r < 0) {
-        log_error("tls.refused", LF_STR("path", path), LF_ERR(r));
+    if (m->fd < 0) {
+        log_error(kind == TLS_PREFIXES ? "gate.file.refused" : "tls.refused", LF_STR("path", path), LF_ERR(m->fd));
     }
-    return r;
+    return m->fd < 0 ? m->fd : 0;
 }
 
 static int materials_read(const struct config *c, struct material **ret, size_t *ret_count)
@@ -125,6 +131,10 @@ static int materials_read(const struct config *c, struct material **ret, size_t 
     if (r == 0 && c->submission.tls.client_ca != NULL) {
         r = material_add(&list, &count, TLS_CLIENT_CA, 0, c->submission.tls.client_ca);
     }
+    for (size_t i = 0; r == 0 && i < c->gate.classes_count; i++) {
+        const char *path = c->gate.classes[i].prefixes_file;
+        r = path != NULL ? material_add(&list, &count, TLS_PREFIXES, (uint32_t)i, path) : 0;
+    }
     if (r < 0) {
         materials_free(list, count);
         return r;
@@ -134,9 +144,13 @@ static int materials_read(const struct config *c, struct material **ret, size_t 
     return 0;
 }
 
+/* Of TLS only: a list of prefixes that somebody is still writing would be good as far as it goes. */
 static bool materials_changed(const struct master *m)
 {
     for (size_t i = 0; i < m->materials_count; i++) {
+        if (m->materials[i].what.kind == TLS_PREFIXES) {
+            continue;
+        }
         const struct stat *old = &m->materials[i].seen;
         struct stat now;
         if (stat(m->materials[i].path, &now) == 0 &&

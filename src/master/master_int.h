@@ -34,7 +34,7 @@ struct relative {
     uv_timer_t timer;
 };
 
-/* A TLS file as last read. */
+/* A file that a child is given, as last read: for TLS, or of the gate's prefixes. */
 struct material {
     struct master_tls what;
     char *path; /* borrowed from the configuration */
@@ -117,6 +117,7 @@ int ground_hand_over(const struct ground_listener *l, size_t count); /* before e
 int ground_event_file(struct master *m); /* opens it, or rotates it when it is too long: 1 when it is another one now */
 int ground_shared(void);                 /* a memfd of MASTER_SHARED_SIZE with random seeds, or -errno */
 int ground_memfd(const char *name, struct span text);
+int ground_memfd_of(const char *path, size_t max); /* the same of a file, or -errno */
 int ground_read_file(const char *path, size_t max, struct buf *ret);
 
 /* family.c */

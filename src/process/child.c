@@ -20,7 +20,7 @@
 
 #define MASTER_FD     3
 #define TEXT_MAX      (8U * 1024U * 1024U)
-#define TLS_MAX       1024
+#define TLS_MAX       4096
 #define INSTANCES_MAX 64
 #define HEAP_KEPT     (2 * 1024 * 1024)
 
@@ -108,13 +108,16 @@ static void tls_clear(struct child_frame *f)
 {
     for (size_t i = 0; i < f->tls_count; i++) {
         buf_wipe(&f->tls[i].pem);
+        if (f->tls[i].fd >= 0) {
+            (void)close(f->tls[i].fd);
+        }
     }
     free(f->tls);
     f->tls = NULL;
     f->tls_count = 0;
 }
 
-static int on_tls(struct child_frame *f, struct span payload, int fd)
+static int on_tls(struct child_frame *f, struct span payload, int fd, bool *ret_kept)
 {
     struct master_tls what;
     if (master_tls_decode(payload, &what) < 0 || f->tls_count == TLS_MAX) {
@@ -125,9 +128,15 @@ static int on_tls(struct child_frame *f, struct span payload, int fd)
         return -1;
     }
     f->tls = grown;
-    f->tls[f->tls_count].what = what;
-    buf_init(&f->tls[f->tls_count].pem, TEXT_MAX);
-    return read_memfd(fd, &f->tls[f->tls_count++].pem) < 0 ? -1 : 0;
+    struct child_tls *t = &f->tls[f->tls_count++];
+    *t = (struct child_tls){.what = what, .fd = -1};
+    buf_init(&t->pem, TEXT_MAX);
+    if (what.kind != TLS_PREFIXES) {
+        return read_memfd(fd, &t->pem) < 0 ? -1 : 0;
+    }
+    t->fd = fd;
+    *ret_kept = true;
+    return fd >= 0 ? 0 : -1;
 }
 
 static void set_user(const struct child_frame *f, char *user, size_t size)
@@ -257,7 +266,7 @@ static int on_frame_kept(struct child_frame *f, const struct frame *fr, struct s
     case MASTER_CONFIG:
         return on_config(f, payload, fd);
     case MASTER_TLS:
-        return on_tls(f, payload, fd);
+        return on_tls(f, payload, fd, ret_kept);
     case MASTER_EVENT_FILE:
         log_set_event_fd(fd);
         *ret_kept = true;

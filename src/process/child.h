@@ -17,6 +17,7 @@
 struct child_tls {
     struct master_tls what;
     struct buf pem; /* wiped when the reload is over */
+    int fd;         /* TLS_PREFIXES: the memfd, closed when the reload is over; pem is empty. Else -1 */
 };
 
 /* A configuration with the number of those who hold it. */
@@ -46,7 +47,7 @@ struct child_ops {
     int (*start)(struct child *c);
     /* In the loop, rights dropped, before READY. May be NULL. */
     int (*ready)(struct child *c);
-    /* c->config is new; tls is what came with it (submit only). Also called once after start, before rights are
+    /* c->config is new; tls is what came with it (submit, gate). Also called once after start, before rights are
      * dropped. -errno: keep the old one (at the start: give up). May be NULL. */
     int (*reload)(struct child *c, struct child_tls *tls, size_t tls_count);
     /* A socket pair to a peer; replaces an older one. fd is the callee's. May be NULL where a role has no peers. */

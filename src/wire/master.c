@@ -35,6 +35,6 @@ int master_tls_decode(struct span payload, struct master_tls *m)
     struct wire_reader r = wire_reader(payload);
     m->kind = wire_get_u8(&r);
     m->number = wire_get_u32(&r);
-    r.bad |= m->kind > TLS_CLIENT_CA || m->number > 1000;
+    r.bad |= m->kind > TLS_PREFIXES || m->number > 4095;
     return wire_reader_end(&r);
 }

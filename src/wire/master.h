@@ -10,7 +10,8 @@ enum master_role { ROLE_MASTER, ROLE_SUBMIT, ROLE_VAULT, ROLE_GUARD, ROLE_SPOOL,
 
 enum master_type {
     MASTER_CONFIG = 1, /* memfd with the YAML text; payload: its file name. Sent first, and again at each reload */
-    MASTER_TLS,        /* memfd with PEM; payload: struct master_tls. After CONFIG, before CONFIG_DONE. Submit only */
+    MASTER_TLS, /* memfd with a file's octets; payload: struct master_tls. After CONFIG, before CONFIG_DONE. For submit
+                 * what is PEM, for gate TLS_PREFIXES */
     MASTER_EVENT_FILE, /* descriptor of the event file; again after rotation */
     MASTER_DIRECTORY,  /* descriptor of the child's own state directory (vault, guard, spool, gate), opened O_PATH |
                           O_DIRECTORY */
@@ -36,11 +37,13 @@ enum master_type {
 #define LISTENER_CONTROL   UINT32_MAX
 #define MASTER_SHARED_SIZE (8U * 1024U * 1024U)
 
-enum master_tls_kind { TLS_CERTIFICATE, TLS_KEY, TLS_CLIENT_CA };
+/* What a file is that the configuration names and a child may not open. */
+enum master_tls_kind { TLS_CERTIFICATE, TLS_KEY, TLS_CLIENT_CA, TLS_PREFIXES };
 
 struct master_tls {
     uint8_t kind;    /* enum master_tls_kind */
-    uint32_t number; /* 0: the default certificate; then submission.tls.certificates in order */
+    uint32_t number; /* 0: the default certificate; then submission.tls.certificates in order. TLS_PREFIXES: of the
+                        class, in the file's order */
 };
 
 void master_tls_encode(struct wire_writer *w, const struct master_tls *m);
