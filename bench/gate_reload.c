@@ -58,7 +58,7 @@ static struct config *read_config(const char *path)
     buf_commit(&text, fread(room, 1, 65536, f));
     (void)fclose(f);
     int r = config_load((struct span){text.data, text.len}, path, &c, &complaints);
-    r = r == 0 ? config_gate_read_files(c, path, &complaints) : r;
+    r = r == 0 ? config_gate_read_files(c, path, NULL, &complaints) : r;
     if (r < 0) {
         (void)config_complaints_format(&complaints, &words);
         (void)fprintf(stderr, "%.*s\n", (int)words.len, (const char *)words.data);

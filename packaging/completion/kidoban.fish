@@ -83,6 +83,10 @@ complete -c kidoban -n '__kidoban_before spool' -a export -d 'write the queue as
 complete -c kidoban -n '__kidoban_verb spool export' -l to -r -a '(__fish_complete_directories)'
 complete -c kidoban -n '__kidoban_before' -a gate
 complete -c kidoban -n '__kidoban_before gate' -a status -d 'interfaces, policy and counters of the gate'
+complete -c kidoban -n '__kidoban_before gate' -a detach -d 'open the gate: take the programs from all interfaces'
+complete -c kidoban -n '__kidoban_verb gate detach' -l reason -x
+complete -c kidoban -n '__kidoban_before gate' -a attach -d 'shut it again'
+complete -c kidoban -n '__kidoban_verb gate attach' -l reason -x
 complete -c kidoban -n '__kidoban_before gate' -a test -d 'what becomes of a packet, and by which rule'
 complete -c kidoban -n '__kidoban_verb gate test' -l from -x
 complete -c kidoban -n '__kidoban_verb gate test' -l to -x

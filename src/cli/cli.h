@@ -99,6 +99,8 @@ int cli_gate_status(struct cli *c, int argc, char **argv);
 int cli_gate_test(struct cli *c, int argc, char **argv);
 int cli_gate_replay(struct cli *c, int argc, char **argv);
 int cli_gate_exempt(struct cli *c, int argc, char **argv);
+int cli_gate_detach(struct cli *c, int argc, char **argv);
+int cli_gate_attach(struct cli *c, int argc, char **argv);
 int cli_gate_mode(struct cli *c, int argc, char **argv);
 int cli_gate_diff(struct cli *c, int argc, char **argv);
 int cli_export(struct cli *c, int argc, char **argv);

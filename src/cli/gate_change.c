@@ -73,6 +73,27 @@ int cli_gate_exempt(struct cli *c, int argc, char **argv)
     return cli_ask(c, "gate", request, add ? print_added : NULL, c);
 }
 
+static int open_or_shut(struct cli *c, const char *verb, const char *usage, int argc, char **argv)
+{
+    static const char *const known[] = {"reason", NULL};
+    json_t *request = json_pack("{s:s}", "verb", verb);
+    if (request == NULL || !take_options(request, argc, argv, known)) {
+        json_decref(request);
+        return cli_usage("%s", usage);
+    }
+    return cli_ask(c, "gate", request, NULL, NULL);
+}
+
+int cli_gate_detach(struct cli *c, int argc, char **argv)
+{
+    return open_or_shut(c, "gate.detach", "usage: kidoban gate detach --reason WORDS", argc, argv);
+}
+
+int cli_gate_attach(struct cli *c, int argc, char **argv)
+{
+    return open_or_shut(c, "gate.attach", "usage: kidoban gate attach --reason WORDS", argc, argv);
+}
+
 int cli_gate_mode(struct cli *c, int argc, char **argv)
 {
     static const char *const known[] = {"class", "reason", "by", NULL};

@@ -50,6 +50,9 @@ static void print_status(void *arg, json_t *status)
         return;
     }
     const json_t *p = json_object_get(status, "policy");
+    (void)fputs(json_is_true(json_object_get(status, "open")) ? "The gate is open: nothing sits on any interface.\n"
+                                                              : "",
+                stdout);
     (void)printf("%s: %lld prefixes in %lld classes, %lld exemptions, %.1f MiB in the kernel\n\n",
                  json_string_value(json_object_get(p, "mode")),
                  (long long)json_integer_value(json_object_get(p, "prefixes")),

@@ -140,10 +140,12 @@ json_t *figures_brief(const struct keeper *k)
 {
     uint64_t sums[GATE_COLUMNS] = {0};
     json_t *interfaces = figures_interfaces(k);
-    json_t *all =
-        json_pack("{s:I,s:s,s:I,s:I,s:I}", "places", (json_int_t)json_array_size(interfaces), "mode",
-                  k->in_force.monitor ? "monitor" : "enforce", "classes", (json_int_t)k->in_force.classes, "prefixes",
-                  (json_int_t)k->in_force.prefixes, "exemptions", (json_int_t)k->in_force.exemptions);
+    json_t *all = json_pack("{s:I,s:s,s:I,s:I,s:I}", "places", (json_int_t)json_array_size(interfaces), "mode",
+                            k->open               ? "open"
+                            : k->in_force.monitor ? "monitor"
+                                                  : "enforce",
+                            "classes", (json_int_t)k->in_force.classes, "prefixes", (json_int_t)k->in_force.prefixes,
+                            "exemptions", (json_int_t)k->in_force.exemptions);
     json_decref(interfaces);
     for (uint32_t row = 0; row < k->rows.count; row++) {
         struct gate_row one;

@@ -75,11 +75,13 @@ int hook_find_link(const char *pin, struct hook *ret)
 
 /* TC */
 
-static struct bpf_tc_hook tc_hook(enum hook_place place, uint32_t index)
+/* libbpf refuses a structure whose padding is not zero. */
+static void tc_hook(enum hook_place place, uint32_t index, struct bpf_tc_hook *ret)
 {
-    struct bpf_tc_hook h = {
-        .sz = sizeof(h), .ifindex = (int)index, .attach_point = place == HOOK_EGRESS ? BPF_TC_EGRESS : BPF_TC_INGRESS};
-    return h;
+    memset(ret, 0, sizeof(*ret));
+    ret->sz = sizeof(*ret);
+    ret->ifindex = (int)index;
+    ret->attach_point = place == HOOK_EGRESS ? BPF_TC_EGRESS : BPF_TC_INGRESS;
 }
 
 /* Answers no once rights were dropped: the kernel gives programs by number to CAP_SYS_ADMIN only. */
@@ -98,13 +100,11 @@ static bool is_ours(uint32_t program_id)
 /* 0: none there. */
 static uint32_t filter_program(enum hook_place place, uint32_t index)
 {
-    struct bpf_tc_hook h = tc_hook(place, index);
+    struct bpf_tc_hook h;
+    tc_hook(place, index, &h);
     LIBBPF_OPTS(bpf_tc_opts, options, .handle = HOOK_HANDLE, .priority = PRIORITY);
     libbpf_print_fn_t words = libbpf_set_print(NULL); /* none there is no matter to warn of */
-    int r = -EAGAIN;
-    for (int i = 0; i < 3 && r < 0 && r != -ENOENT; i++) { /* a list may change while it is read */
-        r = bpf_tc_query(&h, &options);
-    }
+    int r = bpf_tc_query(&h, &options);
     (void)libbpf_set_print(words);
     return r == 0 ? options.prog_id : 0;
 }
@@ -121,7 +121,8 @@ int hook_find_filter(enum hook_place place, uint32_t index, struct hook *ret)
 
 static int put_filter(enum hook_place place, uint32_t index, int program_fd, uint32_t flags, struct hook *ret)
 {
-    struct bpf_tc_hook h = tc_hook(place, index);
+    struct bpf_tc_hook h;
+    tc_hook(place, index, &h);
     LIBBPF_OPTS(bpf_tc_opts, options, .handle = HOOK_HANDLE, .priority = PRIORITY, .prog_fd = program_fd,
                 .flags = flags);
     int r = bpf_tc_attach(&h, &options);
@@ -133,7 +134,8 @@ static int put_filter(enum hook_place place, uint32_t index, int program_fd, uin
 
 static int attach_filter(enum hook_place place, uint32_t index, int program_fd, struct hook *ret)
 {
-    struct bpf_tc_hook h = tc_hook(place, index);
+    struct bpf_tc_hook h;
+    tc_hook(place, index, &h);
     libbpf_print_fn_t words = libbpf_set_print(NULL);
     int r = bpf_tc_hook_create(&h);
     r = r == -EEXIST ? 0 : r;
@@ -147,7 +149,8 @@ static int attach_filter(enum hook_place place, uint32_t index, int program_fd, 
 
 static int remove_filter(const struct hook *h)
 {
-    struct bpf_tc_hook at = tc_hook(h->place, h->index);
+    struct bpf_tc_hook at;
+    tc_hook(h->place, h->index, &at);
     LIBBPF_OPTS(bpf_tc_opts, options, .handle = HOOK_HANDLE, .priority = PRIORITY);
     return filter_program(h->place, h->index) == h->program_id ? bpf_tc_detach(&at, &options) : 0;
 }

@@ -208,11 +208,26 @@ static int take_away(struct interface *i, enum interface_slot slot)
     return 0;
 }
 
+/* A device has XDP in one mode only: what may not stay goes first, while TC holds its place. */
+static int make_way(struct keeper *k, struct interface *i)
+{
+    int r = 0;
+    if (i->hooks[SLOT_XDP].place == HOOK_NONE) {
+        return 0;
+    }
+    if (i->hooks[SLOT_INGRESS].place == HOOK_NONE) {
+        r = attach_at(k, i, HOOK_INGRESS);
+        r = r < 0 ? refuse(i, words_of(r, HOOK_INGRESS), r) : 0;
+    }
+    return r == 0 ? take_away(i, SLOT_XDP) : r;
+}
+
 /* The new one comes before the old one goes. */
 static int settle(struct keeper *k, struct interface *i)
 {
     bool outward = interfaces_outward(&k->child->config->config->gate);
-    int r = main_hook(k, i) == NULL ? attach_main(k, i) : 0;
+    int r = main_hook(k, i) == NULL ? make_way(k, i) : 0;
+    r = r == 0 && main_hook(k, i) == NULL ? attach_main(k, i) : r;
     if (r == 0 && outward && i->hooks[SLOT_EGRESS].place == HOOK_NONE) {
         r = attach_at(k, i, HOOK_EGRESS);
         r = r < 0 ? refuse(i, words_of(r, HOOK_EGRESS), r) : 0;
@@ -391,7 +406,7 @@ int interfaces_try(struct keeper *k)
     r = r == 0 ? check_names(k, &g->uplink_interfaces) : r;
     for (struct interface *i = k->interfaces; i != NULL; i = i->next) {
         ask_config(g, i);
-        i->fresh = r == 0 && i->wanted && !has_hooks(i);
+        i->fresh = r == 0 && i->wanted && !k->open && !has_hooks(i);
         r = i->fresh ? settle(k, i) : r;
     }
     for (struct interface *i = k->interfaces; i != NULL && r < 0; i = i->next) {
@@ -406,7 +421,7 @@ int interfaces_follow(struct keeper *k)
     for (struct interface *i = k->interfaces, *next; i != NULL; i = next) {
         next = i->next;
         ask_config(&k->child->config->config->gate, i);
-        int one = i->wanted ? settle(k, i) : let_go(i);
+        int one = i->wanted && !k->open ? settle(k, i) : let_go(i);
         r = one < 0 ? one : r;
         if (!i->wanted && !has_hooks(i)) {
             drop(k, i);
@@ -468,9 +483,9 @@ void interfaces_seen(void *arg, const struct link *l)
                   LF_STR("what", "its program was taken away by somebody else; it is put back"));
         (void)hook_remove(&i->hooks[SLOT_XDP]);
     }
-    if (i->wanted) {
+    if (i->wanted && !k->open) {
         (void)settle(k, i);
-    } else if (!had) {
+    } else if (!i->wanted && !had) {
         drop(k, i);
     }
 }

@@ -44,6 +44,7 @@ struct keeper {
     struct pins pins;
     bool loaded; /* false: no interface is named, the kernel holds nothing */
     bool outward;
+    bool open;   /* an operator took everything away: opening.c */
     size_t cpus; /* that counters have parts of */
     struct interface *interfaces;
     int watch_fd;
@@ -113,6 +114,11 @@ void changes_free(struct keeper *k);
 /* watch.c */
 int watchers_run(struct keeper *k);
 void watchers_tell(struct keeper *k); /* the policy in force is another */
+
+/* opening.c */
+int opening_load(struct keeper *k); /* is it open? In the directory of the pins, with full rights. 0 or -errno */
+void verb_detach(void *arg, struct control_request *rq, const json_t *request);
+void verb_attach(void *arg, struct control_request *rq, const json_t *request);
 
 /* verbs.c, change_verbs.c, watch.c */
 extern const struct control_verb gate_verbs[];

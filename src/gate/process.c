@@ -30,6 +30,7 @@ static int load(struct keeper *k)
     r = r == 0 && cpus < 1 ? -EIO : r;
     k->cpus = cpus > 0 ? (size_t)cpus : 0;
     k->outward = interfaces_outward(gate_of(k));
+    r = r == 0 ? opening_load(k) : r;
     r = r == 0 ? pins_load(&k->pins, k->outward) : r;
     r = r == 0 ? interfaces_adopt(k) : r;
     k->loaded = r == 0;

@@ -7,13 +7,15 @@ static void gate_status(void *arg, struct control_request *rq, const json_t *req
 {
     const struct keeper *k = arg;
     (void)request;
-    control_done(rq, json_pack("{s:o,s:o,s:o,s:o,s:o,s:o}", "modes", changes_modes(k), "interfaces",
-                               figures_interfaces(k), "policy", figures_policy(k), "classes", figures_classes(k),
-                               "reasons", figures_reasons(k), "programs", figures_programs(k)));
+    control_done(rq, json_pack("{s:b,s:o,s:o,s:o,s:o,s:o,s:o}", "open", k->open, "modes", changes_modes(k),
+                               "interfaces", figures_interfaces(k), "policy", figures_policy(k), "classes",
+                               figures_classes(k), "reasons", figures_reasons(k), "programs", figures_programs(k)));
 }
 
 const struct control_verb gate_verbs[] = {
     {"gate.status", gate_status},
+    {"gate.detach", verb_detach},
+    {"gate.attach", verb_attach},
     {"gate.exempt.add", verb_exempt_add},
     {"gate.exempt.list", verb_exempt_list},
     {"gate.exempt.remove", verb_exempt_remove},

@@ -69,7 +69,7 @@ void question_answered(struct master *m, const struct relative *r, uint64_t id, 
     size_t at = (size_t)(r - m->family);
     for (struct question *q = m->questions; q != NULL; q = q->next) {
         if (q->id == id && q->unanswered[at]) {
-            q->answers[at] = json_loadb((const char *)json.ptr, json.len, 0, NULL);
+            q->answers[at] = json_loadb((const char *)json.ptr, json.len, JSON_DECODE_ANY, NULL);
             settle(q, at);
             return;
         }

@@ -1,0 +1,347 @@
+"""The gate's keeper on real interfaces: a line, the gate and the outside as network namespaces, and real sockets.
+
+What is proven: a refused packet does not arrive, an allowed one is not lost, while the keeper, or all of kidoband, is killed, started
+again, upgraded and told a new configuration; and what is not ours stays in place.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from gate_net import OUT4, OUT6, SUB4, SUB6, Net, connect, ip, popen, python  # noqa: E402
+from house import KIDOBAN, KIDOBAND, PATIENCE, eventually  # noqa: E402
+
+PINS = pathlib.Path("/sys/fs/bpf/kidoban")
+LINE = ["198.51.100.0/24", "2001:db8:1::/48"]
+BOTH = [OUT4, OUT6]
+
+
+@pytest.fixture(scope="module")
+def net():
+    with Net() as n:
+        yield n
+
+
+class Gate:
+    """A configuration, and the daemon that has it."""
+
+    def __init__(self, path):
+        for parent in path.parents[:2]:
+            parent.chmod(0o755)
+        path.chmod(0o755)
+        (path / "state").mkdir(mode=0o755)
+        self.path, self.file, self.daemon = path, path / "kidoban.yaml", None
+        self.gate = {"subscriber_interfaces": ["eth1"], "uplink_interfaces": ["eth0"],
+                     "classes": [{"name": "line", "port25": "deny", "prefixes": LINE}]}
+
+    def write(self, **changes):
+        self.gate.update(changes)
+        text = {"gate": self.gate, "processes": {"runtime_directory": f"{self.path}/run", "state_directory": f"{self.path}/state",
+                                                 "log": {"events": f"{self.path}/events"}}}
+        self.file.write_text(yaml.safe_dump(text))
+
+    def start(self):
+        self.errors = open(self.path / "errors", "wb")
+        self.daemon = subprocess.Popen([KIDOBAND, "--config", self.file], stderr=self.errors)
+        return self
+
+    def ready(self):
+        def answers():
+            assert self.daemon.poll() is None, self.said()
+            done = self.run("gate", "status", "--json")
+            return done.returncode == 0
+        eventually(answers, 60, "the keeper")
+        return self
+
+    def said(self):
+        return (self.path / "errors").read_text("utf-8", "replace")
+
+    def run(self, *arguments):
+        return subprocess.run([KIDOBAN, "-c", self.file, *arguments], capture_output=True, text=True, timeout=120 * PATIENCE)
+
+    def status(self):
+        return json.loads(self.run("gate", "status", "--json").stdout)
+
+    def places(self):
+        return {(i["interface"], i["hook"], i["mode"]) for i in self.status()["interfaces"]}
+
+    def counted(self, name="line"):
+        return next(c for c in self.status()["classes"] if c["class"] == name)
+
+    def reload(self, **changes):
+        self.write(**changes)
+        done = self.run("reload")
+        assert done.returncode == 0, done.stderr + self.said()
+
+    def keeper(self):
+        status = json.loads(self.run("status", "--json").stdout)
+        return next(p["pid"] for p in status["processes"] if p["role"] == "gate")
+
+    def kill_keeper(self):
+        old = self.keeper()
+        os.kill(old, signal.SIGKILL)
+        eventually(lambda: self.run("gate", "status").returncode == 0 and self.keeper() not in (0, old), 60, "another keeper")
+
+    def events(self, name):
+        lines = (self.path / "events").read_text().splitlines()
+        return [e for e in map(json.loads, lines) if e["event"] == name]
+
+    def end(self):
+        if self.daemon is not None and self.daemon.poll() is None:
+            self.daemon.terminate()
+            assert self.daemon.wait(60 * PATIENCE) == 0
+        self.daemon = None
+
+
+def forget_pins():
+    """As a boot would: nothing is pinned, nothing sits on an interface."""
+    for pin in PINS.glob("*"):
+        pin.rmdir() if pin.is_dir() else pin.unlink()
+    for name in ("eth0", "eth1"):
+        subprocess.run(["tc", "qdisc", "delete", "dev", name, "clsact"], capture_output=True)
+
+
+running = []  # the one that stands
+
+
+@pytest.fixture
+def gate(net, tmp_path):
+    while running:
+        running.pop().end()
+    forget_pins()
+    house = Gate(tmp_path)
+    yield house
+    house.end()
+
+
+@pytest.fixture(scope="module")
+def standing(net, tmp_path_factory):
+    """One that runs for several tests, which reload it."""
+    forget_pins()
+    house = Gate(tmp_path_factory.mktemp("gate"))
+    house.write()
+    running.append(house.start().ready())
+    yield house
+    house.end()
+
+
+PLACES = {"tc": {("eth0", "tc", "ingress"), ("eth1", "tc", "ingress")},
+          "native": {("eth0", "xdp", "native"), ("eth1", "xdp", "native")},
+          "generic": {("eth0", "xdp", "generic"), ("eth1", "xdp", "generic")},
+          "auto": {("eth0", "tc", "ingress"), ("eth1", "tc", "ingress")}}
+
+
+@pytest.mark.parametrize("attach", ["native", "generic", "tc", "auto"])
+def test_a_line_is_refused_at_every_place(standing, attach):
+    """Reloaded from one to the next: the programs move, the counters go on."""
+    standing.reload(attach=attach)
+    assert standing.places() == PLACES[attach] or attach == "auto"
+    before = standing.counted()["refused"]
+    for address in BOTH:
+        # A veth gives no answer back by native XDP, so auto does not take it there.
+        assert connect("sub", address, 25, 2 if attach == "native" else 30) == ("silent" if attach == "native" else "ECONNREFUSED")
+        assert connect("sub", address, 587) == "open"
+    assert standing.counted()["refused"] >= before + 2
+
+
+def test_monitor_lets_pass_and_counts(standing):
+    standing.reload(mode="monitor")
+    before = standing.counted()["would_refuse"]
+    for address in BOTH:
+        assert connect("sub", address, 25) == "open"
+    assert standing.counted()["would_refuse"] > before and standing.status()["policy"]["mode"] == "monitor"
+    standing.reload(mode="enforce")
+    assert connect("sub", OUT4, 25) == "ECONNREFUSED"
+
+
+@pytest.mark.parametrize("answer, told", [("tcp-reset", ["ECONNREFUSED", "ECONNREFUSED"]), ("icmp-prohibited", ["EHOSTUNREACH", "EACCES"]),
+                                          ("drop", ["silent", "silent"])])
+def test_what_a_program_is_told(standing, answer, told):
+    standing.reload(refuse_with=answer)
+    assert [connect("sub", address, 25, 2 if answer == "drop" else 30) for address in BOTH] == told
+    standing.reload(refuse_with="tcp-reset")
+
+
+def test_inbound_and_the_default(standing):
+    standing.reload(inbound="deny")
+    for address in (SUB4, SUB6):
+        assert connect("out", address, 25) == "ECONNREFUSED"
+        assert connect("out", address, 587) == "open"
+    standing.reload(inbound="allow", default="deny", classes=[{"name": "line", "port25": "allow", "prefixes": LINE}])
+    assert connect("sub", OUT4, 25) == "open"
+    standing.reload(default="allow", classes=[{"name": "line", "port25": "deny", "prefixes": LINE}])
+    assert connect("sub", OUT4, 25) == "ECONNREFUSED"
+
+
+def test_a_file_of_prefixes(standing):
+    """It is the master's to open; a bad one keeps the policy as it was."""
+    prefixes = standing.path / "prefixes"
+    prefixes.write_text("\n".join(LINE))
+    prefixes.chmod(0o600)
+    standing.reload(classes=[{"name": "line", "port25": "deny", "prefixes_file": str(prefixes)}])
+    assert [connect("sub", a, 25) for a in BOTH] == ["ECONNREFUSED", "ECONNREFUSED"]
+    prefixes.write_text("203.0.113.0/24\nnonsense\n")
+    done = standing.run("reload")
+    assert done.returncode == 78 and f"{prefixes}:2:1" in done.stderr
+    assert [connect("sub", a, 25) for a in BOTH] == ["ECONNREFUSED", "ECONNREFUSED"]
+    prefixes.write_text("192.0.2.0/24\n")
+    standing.reload()
+    assert connect("sub", OUT4, 25) == "open"
+    standing.reload(classes=[{"name": "line", "port25": "deny", "prefixes": LINE}])
+
+
+# Interfaces that come and go
+
+
+def test_interfaces_that_come_later(standing):
+    standing.reload(subscriber_interfaces=["eth1", "tap*", "tun*"])
+    try:
+        ip("link", "add", "tap7", "type", "veth", "peer", "name", "far7")
+        eventually(lambda: ("tap7", "tc", "ingress") in standing.places(), what="tap7")
+        ip("tuntap", "add", "tun7", "mode", "tun")
+        eventually(lambda: ("tun7", "tc", "ingress") in standing.places(), what="tun7")
+        ip("link", "set", "tap7", "name", "lan7")  # a new name opens nothing
+        eventually(lambda: standing.events("gate.interface.renamed"), what="the rename told")
+        assert ("lan7", "tc", "ingress") in standing.places()
+        ip("link", "set", "lan7", "up")
+        ip("link", "set", "lan7", "down")
+        assert ("lan7", "tc", "ingress") in standing.places()
+        ip("link", "delete", "lan7")
+        eventually(lambda: not any(p[0] == "lan7" for p in standing.places()), what="lan7 forgotten")
+    finally:
+        subprocess.run(["ip", "link", "delete", "lan7"], capture_output=True)
+        subprocess.run(["ip", "tuntap", "delete", "tun7", "mode", "tun"], capture_output=True)
+
+
+def test_a_name_that_goes_and_returns(standing):
+    ip("link", "add", "named7", "type", "veth", "peer", "name", "far7")
+    standing.reload(subscriber_interfaces=["eth1", "named7"], attach="native")
+    assert ("named7", "xdp", "native") in standing.places()
+    ip("link", "delete", "named7")
+    eventually(lambda: not any(p[0] == "named7" for p in standing.places()), what="named7 forgotten")
+    standing.reload(mode="enforce")  # it was there before: the house goes on without
+    ip("link", "add", "named7", "type", "veth", "peer", "name", "far7")
+    eventually(lambda: ("named7", "xdp", "native") in standing.places(), what="named7 again")
+    ip("link", "delete", "named7")
+    standing.reload(subscriber_interfaces=["eth1"], attach="auto")
+    standing.write(subscriber_interfaces=["eth1", "nowhere7"])
+    assert standing.run("reload").returncode != 0 and standing.events("gate.interface.missing")
+    standing.reload(subscriber_interfaces=["eth1"])
+
+
+# Starts that fail
+
+
+def test_a_missing_interface_ends_the_start(gate):
+    gate.write(subscriber_interfaces=["eth1", "nowhere7"])
+    gate.start()
+    assert gate.daemon.wait(60 * PATIENCE) == 69
+    assert "nowhere7" in gate.said() and "no such interface" in gate.said()
+    gate.daemon = None
+    assert not any(f.name.startswith("link-") for f in PINS.glob("*"))
+    assert connect("sub", OUT4, 25) == "open"
+
+
+@pytest.fixture
+def foreign(gate, tmp_path):
+    """An XDP program that is not ours, on eth1."""
+    (tmp_path / "foreign.c").write_text('int pass(void *c) { return 2; } __asm__("");'.replace("int pass", '__attribute__((section("xdp"))) int pass'))
+    subprocess.run(["clang", "-O2", "-target", "bpf", "-c", tmp_path / "foreign.c", "-o", tmp_path / "foreign.o"], check=True)
+    ip("link", "set", "dev", "eth1", "xdpgeneric", "object", tmp_path / "foreign.o", "section", "xdp")
+    yield lambda: [link["xdp"] for link in json.loads(ip("-j", "-d", "link", "show", "eth1"))]
+    ip("link", "set", "dev", "eth1", "xdpgeneric", "off")
+
+
+def test_a_foreign_program_stays(gate, foreign):
+    there = foreign()
+    gate.write(attach="generic")
+    gate.start()
+    assert gate.daemon.wait(60 * PATIENCE) == 69 and "another XDP program" in gate.said()
+    gate.daemon = None
+    assert foreign() == there
+    gate.write(attach="auto")
+    gate.start().ready()
+    assert ("eth1", "tc", "ingress") in gate.places() and foreign() == there
+    assert connect("sub", OUT4, 25) == "ECONNREFUSED"
+    gate.end()
+    assert foreign() == there
+
+
+# Under traffic
+
+
+def of_another_build():
+    """Pinned programs look as if another build had pinned them: the next keeper loads its own and exchanges them."""
+    for pin in PINS.glob("program-*"):
+        pin.rename(pin.with_name(pin.name[:-16] + "0123456789abcdef"))
+
+
+@pytest.mark.parametrize("attach", ["tc", "native"])
+def test_nothing_is_open_and_nothing_is_lost(gate, attach):
+    gate.write(attach=attach)
+    gate.start().ready()
+    mac = {n: json.loads(ip("-j", "link", "show", d, netns=s))[0]["address"] for n, d, s in (("gate", "eth1", None), ("own", "s0", "sub"))}
+    assert connect("sub", OUT4, 587) == "open" and connect("sub", OUT6, 587) == "open"  # neighbours are known
+    hearer = popen("out", "hear")
+    assert hearer.stdout.readline() == "ready\n"
+    sender = popen("sub", "send", mac["gate"], mac["own"])
+    assert sender.stdout.readline() == "ready\n"
+    try:
+        gate.kill_keeper()
+        gate.reload(classes=[{"name": "line", "port25": "deny", "prefixes": LINE}, {"name": "other", "port25": "allow", "prefixes": ["192.0.2.0/24"]}])
+        of_another_build()
+        before = {i["program"] for i in gate.status()["interfaces"]}
+        gate.kill_keeper()
+        after = {i["program"] for i in gate.status()["interfaces"]}
+        assert len(before) == len(after) == 2 and not before & after and gate.places() == PLACES[attach]
+        assert not list(PINS.glob("program-*0123456789abcdef"))
+        assert gate.run("upgrade").returncode == 0
+        gate.ready()
+        refused = gate.counted()["refused"] + gate.counted()["dropped"]
+        gate.daemon.kill()
+        gate.daemon.wait()
+        time.sleep(1)
+        gate.start().ready()
+        assert gate.counted()["refused"] + gate.counted()["dropped"] > refused > 0
+        gate.reload(mode="enforce")
+    finally:
+        sender.terminate()
+        numbers = int(sender.stdout.read())
+        hearer.terminate()
+        heard = json.loads(hearer.stdout.read())
+    assert heard == {"25": 0, "2525": numbers}
+
+
+# Opening it
+
+
+def test_only_detach_opens(gate):
+    gate.write()
+    gate.start().ready()
+    gate.end()
+    assert connect("sub", OUT4, 25) == "ECONNREFUSED"  # kidoband is not there at all
+    gate.start().ready()
+    assert gate.run("gate", "detach").returncode == 64
+    done = gate.run("gate", "detach", "--reason", "the mail of a hospital")
+    assert done.returncode == 0, done.stderr
+    assert [connect("sub", a, 25) for a in BOTH] == ["open", "open"] and gate.places() == set()
+    assert "open" in gate.run("gate", "status").stdout
+    gate.kill_keeper()
+    gate.reload(mode="enforce")
+    assert connect("sub", OUT4, 25) == "open" and gate.places() == set()
+    assert gate.run("gate", "attach", "--reason", "it is over").returncode == 0
+    assert [connect("sub", a, 25) for a in BOTH] == ["ECONNREFUSED", "ECONNREFUSED"]
+    audit = (gate.path / "state/gate/audit.jsonl").read_text()
+    assert "gate.detach" in audit and "the mail of a hospital" in audit and "gate.attach" in audit
+    assert gate.run("gate", "detach", "--reason", "again").returncode == 0
+    gate.end()
+    gate.start().ready()  # a house that starts anew shuts the gate
+    assert connect("sub", OUT4, 25) == "ECONNREFUSED"
