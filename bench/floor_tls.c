@@ -1,8 +1,9 @@
 /*
- * floor-tls PORT CERTIFICATE KEY PROCESSES: the least a TLS server does, on 127.0.0.1, until it is killed.
+ * floor-tls PORT CERTIFICATE KEY PROCESSES [535]: the least a TLS server does, on 127.0.0.1, until it is killed.
  *
  * Each process accepts, does the handshake, reads until the client closes, and closes. What a load of bare handshakes
- * reaches against it is the floor under every server that speaks TLS on this machine beside this load.
+ * reaches against it is the floor under every server that speaks TLS on this machine beside this load. With 535 it speaks
+ * the least SMTP there is, and every password is wrong: what guessers cost a machine whose server does nothing for them.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -39,6 +40,21 @@ static int listen_at(int port)
     return fd;
 }
 
+static int says_535;
+
+static void say(SSL *ssl, const char *text)
+{
+    (void)SSL_write(ssl, text, (int)strlen(text));
+}
+
+/* The client waits for each reply, so a command comes in one piece. */
+static void answer(SSL *ssl, const char *command)
+{
+    say(ssl, strncmp(command, "EHLO", 4) == 0   ? "250-floor\r\n250 AUTH PLAIN\r\n"
+             : strncmp(command, "AUTH", 4) == 0 ? "535 5.7.8 No\r\n"
+                                                : "221 2.0.0 Bye\r\n");
+}
+
 static void accept_all(int epoll, int listener, SSL_CTX *context)
 {
     for (int fd, one = 1; (fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0;) {
@@ -52,8 +68,12 @@ static void accept_all(int epoll, int listener, SSL_CTX *context)
 
 static void serve_one(SSL *ssl)
 {
-    char octets[4096];
-    int n = SSL_read(ssl, octets, sizeof octets);
+    char octets[4096] = "";
+    int before = SSL_is_init_finished(ssl), n = SSL_read(ssl, octets, sizeof octets - 1);
+    if (says_535 && !before && SSL_is_init_finished(ssl))
+        say(ssl, "220 floor\r\n");
+    if (says_535 && n > 0)
+        answer(ssl, octets);
     if (n > 0 || SSL_get_error(ssl, n) == SSL_ERROR_WANT_READ)
         return;
     ERR_clear_error();
@@ -80,8 +100,9 @@ static void serve(int port, SSL_CTX *context)
 int main(int argc, char **argv)
 {
     SSL_CTX *context = SSL_CTX_new(TLS_server_method());
-    if (argc != 5) {
-        (void)fputs("usage: floor-tls PORT CERTIFICATE KEY PROCESSES\n", stderr);
+    says_535 = argc == 6 && strcmp(argv[5], "535") == 0;
+    if (argc != 5 && !says_535) {
+        (void)fputs("usage: floor-tls PORT CERTIFICATE KEY PROCESSES [535]\n", stderr);
         return 2;
     }
     (void)signal(SIGPIPE, SIG_IGN); /* the load closes behind its Finished, while our tickets are under way */

@@ -1,5 +1,6 @@
 """The rows of bench/race. Each is a function of (race, result); see the table at the end for what it measures."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -111,18 +112,27 @@ def vault_hits(race):
         return count / (time.monotonic() - begun)
 
 
-def bare_handshakes(race):
-    """Full TLS 1.3 handshakes a second of a server that does nothing else, with the same generator and certificate."""
-    port = 4650
-    server = subprocess.Popen([BENCH / "floor-tls", str(port), race.ground.certificate, race.ground.key, str(os.cpu_count() or 2)],
-                              start_new_session=True)
+FLOOR_PORT = 4650
+
+
+@contextlib.contextmanager
+def floor_tls(race, *mode):
+    """A server that does nothing but TLS, with the same certificate; see bench/floor_tls.c."""
+    server = subprocess.Popen([BENCH / "floor-tls", str(FLOOR_PORT), race.ground.certificate, race.ground.key,
+                               str(os.cpu_count() or 2), *mode], start_new_session=True)
     try:
-        eventually(lambda: house.port_open("127.0.0.1", port), what="the floor")
+        eventually(lambda: house.port_open("127.0.0.1", FLOOR_PORT), what="the floor")
         same_share([server.pid])
-        return load(port, handshake_only=True, sessions=race.size(3000, 200))["sessions_s"]
+        yield
     finally:
         server.terminate()
         server.wait()
+
+
+def bare_handshakes(race):
+    """Full TLS 1.3 handshakes a second of a server that does nothing else, with the same generator and certificate."""
+    with floor_tls(race):
+        return load(FLOOR_PORT, handshake_only=True, sessions=race.size(3000, 200))["sessions_s"]
 
 
 def submission(race, result):
@@ -317,25 +327,34 @@ def guessing(race, result):
     honest = {"tls": "starttls", "user": "user", "pass": PASSWORD, "users": users, "from": "x@example.org", "spread": users}
     timed(kidoban, kidoban.submit, result, sessions=users, messages=1, **honest)
     honest.update(sessions=1000000, rate=users, max_time=seconds, concurrency=500)
-    attack = load_command(kidoban.submit, sessions=1000000, rate=500, wrong=1, user="user", users=users, tls="implicit", resume=True,
-                          concurrency=15000, max_time=seconds + 4, step_timeout=60)
-    attack[attack.index("--port") + 1] = "465"
-    for _ in range(min(race.runs, 3)):  # a minute each
-        quiet = timed(kidoban, kidoban.submit, result, **honest)
-        guesser = subprocess.Popen(attack + ["--spread", "20000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    attack = {"sessions": 1000000, "rate": 500, "wrong": 1, "user": "user", "users": users, "pass": PASSWORD, "tls": "implicit",
+              "resume": True, "concurrency": 15000, "max_time": seconds + 4, "step_timeout": 60, "spread": 20000}
+
+    def beside(port):
+        """The honest users beside the guesses at that port."""
+        guesser = subprocess.Popen(load_command(port, **attack), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         time.sleep(2)
-        loud = timed(kidoban, kidoban.submit, result, **honest)
-        guesses = last_answer(guesser)
-        result.add("quiet, 99th percentile", quiet["session_p99_ms"], "ms a session")
-        result.add("beside the guesses", loud["session_p99_ms"], "ms a session")
-        result.add("quiet, median", quiet["session_p50_ms"], "ms a session")
-        result.add("median beside the guesses", loud["session_p50_ms"], "ms a session")
+        honest_ones = timed(kidoban, kidoban.submit, result, **honest)
+        return honest_ones, last_answer(guesser)
+
+    for _ in range(min(race.runs, 3)):  # a minute and a half each
+        quiet = timed(kidoban, kidoban.submit, result, **honest)
+        with floor_tls(race, "535"):
+            floor, _ = beside(FLOOR_PORT)
+        loud, guesses = beside(465)
+        for name, answer in ("quiet", quiet), ("floor: guesses at another server", floor), ("beside the guesses", loud):
+            result.add(f"{name}, 99th percentile", answer["session_p99_ms"], "ms a session")
+            result.add(f"{name}, median", answer["session_p50_ms"], "ms a session")
+            result.add(f"{name}, CPU", answer["server_cpu_s"] / seconds, "processors")
         result.add("guesses offered", guesses["started"] / (seconds + 4), "a second")
         result.add("guesses answered 535", guesses["refused_logins"], "in all")
         result.need(guesses["messages"] == 0 and guesses["started"] > 0, "a guess got in")
         result.note(f"guesses answered otherwise: {guesses['codes']} {guesses['errors']}")
-    worse = result.median("beside the guesses") / result.median("quiet, 99th percentile")
-    result.bar("99th percentile less than twice the quiet one", f"{worse:.2f} times", worse < 2)
+    loud, quiet, floor = (result.median(f"{name}, 99th percentile") for name in
+                          ("beside the guesses", "quiet", "floor: guesses at another server"))
+    result.bar("99th percentile less than twice the quiet one", f"{loud / quiet:.2f} times", loud < 2 * quiet)
+    result.bar("the same, beside the floor: the guesses made at a server that does nothing for them",
+               f"{loud / floor:.2f} times; the floor itself is {floor / quiet:.2f} times the quiet one", loud < 2 * floor)
 
 
 # ---- overload

@@ -11,6 +11,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -43,6 +44,9 @@ struct stream {
     const char *end_why;
     int handles;
     size_t read_room;
+    struct turns *turns; /* NULL: events are met at once */
+    struct turn turn;
+    int told_status, told_events; /* what waits for the turn */
 };
 
 static void on_poll(uv_poll_t *h, int status, int events);
@@ -69,6 +73,7 @@ void stream_free(struct stream **sp)
     *sp = NULL;
     s->freed = true;
     s->state = STREAM_DEAD;
+    turns_remove(&s->turn);
     uv_close((uv_handle_t *)&s->poll, handle_closed); /* before the loop waits again the descriptor is closed */
     uv_close((uv_handle_t *)&s->timer, handle_closed);
     uv_close((uv_handle_t *)&s->again, handle_closed);
@@ -380,9 +385,8 @@ static void set_poll(struct stream *s, int events)
     }
 }
 
-static void on_poll(uv_poll_t *h, int status, int events)
+static void meet(struct stream *s, int status, int events)
 {
-    struct stream *s = h->data;
     int wanted = wanted_events(s);
     if ((events & ~wanted) != 0 || s->state == STREAM_DEAD || (status < 0 && wanted == 0)) {
         set_poll(s, wanted); /* it has come while nobody wanted it */
@@ -399,6 +403,28 @@ static void on_poll(uv_poll_t *h, int status, int events)
     s->busy = false;
     if (!s->freed) {
         settle(s);
+    }
+}
+
+static void on_turn(struct turn *t)
+{
+    struct stream *s = (struct stream *)((uint8_t *)t - offsetof(struct stream, turn));
+    meet(s, s->told_status, s->told_events);
+}
+
+static void on_poll(uv_poll_t *h, int status, int events)
+{
+    struct stream *s = h->data;
+    if (s->turns == NULL) {
+        meet(s, status, events);
+    } else if (s->turn.waits == NULL) {
+        s->told_status = status;
+        s->told_events = events;
+        turns_add(s->turns, &s->turn, 0);
+    } else { /* told again, while others have their turns: not to be told any more until its own */
+        s->told_status = status < 0 ? status : s->told_status;
+        s->told_events |= events;
+        set_poll(s, 0);
     }
 }
 
@@ -438,6 +464,7 @@ static struct stream *stream_make(uv_loop_t *loop, int fd, const struct stream_o
     (void)uv_timer_init(loop, &s->timer);
     (void)uv_idle_init(loop, &s->again);
     s->poll.data = s->timer.data = s->again.data = s;
+    s->turn.run = on_turn;
     s->handles = 3;
     return s;
 }
@@ -618,6 +645,11 @@ size_t stream_pending(const struct stream *s)
 void stream_set_max_out(struct stream *s, size_t max)
 {
     s->out.max = max;
+}
+
+void stream_set_turns(struct stream *s, struct turns *turns)
+{
+    s->turns = turns;
 }
 
 void stream_read_pause(struct stream *s)

@@ -13,6 +13,7 @@
 #include <uv.h>
 
 #include "common/buf.h"
+#include "process/turns.h"
 #include "wire/address.h"
 
 struct stream;
@@ -48,6 +49,8 @@ SSL *stream_ssl(struct stream *s); /* borrowed; NULL in clear text */
 
 int stream_write(struct stream *s, struct span octets); /* 0, -EPIPE, -EMSGSIZE when the owner ignores stream_pending */
 size_t stream_pending(const struct stream *s);          /* octets written but not yet with the kernel */
+/* From now on the peer's doings wait for their turn, in rank 0 of turns (borrowed); NULL: they are met at once. */
+void stream_set_turns(struct stream *s, struct turns *turns);
 void stream_read_pause(struct stream *s);
 void stream_read_resume(struct stream *s); /* also offers again what was left, from the loop */
 /* Writes what waits, sends close_notify, closes; closed(0) follows, within limit_ms. */

@@ -21,7 +21,7 @@ struct crowd_memory {
     uint64_t seed[2]; /* random, written by the master */
     struct crowd_row rows[CROWD_ROWS];
 };
-_Static_assert(sizeof(struct crowd_memory) <= MASTER_SHARED_SIZE, "the master makes room enough");
+_Static_assert(sizeof(struct crowd_memory) <= MASTER_SHARED_FAMILIAR, "the master makes room enough");
 
 struct crowd {
     struct crowd_memory *memory;

@@ -598,6 +598,9 @@ void intake_stored(struct submit *sb, uint64_t id)
     struct smtp_decision d = decision(250, 0, 0, text);
     sb->counters.messages++;
     s->messages++;
+    if (!s->familiar) {
+        session_becomes_familiar(s);
+    }
     smtp_server_message_result(s->smtp, &d);
     session_continue(s);
     (void)FAULT_POINT("submit.replied");

@@ -1,101 +1,17 @@
 /*
- * The submit process: listeners, peers, and who hears their answers. It reads the network, and so has neither files nor
+ * The submit process: its peers, and who hears their answers. It reads the network, and so has neither files nor
  * the right to make a connection; everything else is a question over a channel.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/clock.h"
 #include "common/log.h"
 #include "submit/submit_int.h"
 
-#define ACCEPT_TURN     64   /* connections taken in one turn of the loop */
-#define ACCEPT_PAUSE_MS 500U /* when there is no descriptor or memory for one */
-
-struct acceptor {
-    uv_poll_t poll;
-    struct submit *submit;
-    uint32_t index;
-    int fd;
-    struct acceptor *next;
-};
-
-/* Listeners. */
-
-static void acceptor_closed(uv_handle_t *h)
-{
-    struct acceptor *a = h->data;
-    (void)close(a->fd);
-    free(a);
-}
-
-static void acceptors_close(struct submit *sb)
-{
-    while (sb->acceptors != NULL) {
-        struct acceptor *a = sb->acceptors;
-        sb->acceptors = a->next;
-        uv_close((uv_handle_t *)&a->poll, acceptor_closed);
-    }
-}
-
-static void on_accept(uv_poll_t *h, int status, int events);
-
-static void on_pause_over(uv_timer_t *t)
-{
-    const struct submit *sb = t->data;
-    for (struct acceptor *a = sb->acceptors; a != NULL; a = a->next) {
-        (void)uv_poll_start(&a->poll, UV_READABLE, on_accept);
-    }
-}
-
-/* The connection stays in the backlog and the socket readable: without a pause the loop would turn for nothing. */
-static void accept_failed(struct acceptor *a, int error)
-{
-    log_error("accept.failed", LF_ERR(error));
-    (void)uv_poll_stop(&a->poll);
-    if (!uv_is_active((const uv_handle_t *)&a->submit->accept_timer)) {
-        (void)uv_timer_start(&a->submit->accept_timer, on_pause_over, ACCEPT_PAUSE_MS, 0);
-    }
-}
-
-static void on_accept(uv_poll_t *h, int status, int events)
-{
-    struct acceptor *a = h->data;
-    (void)events;
-    for (int i = 0; i < ACCEPT_TURN && status == 0; i++) {
-        int fd = accept4(a->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (fd >= 0) {
-            session_open(a->submit, a->index, fd);
-        } else if (errno == EAGAIN) {
-            break;
-        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-            accept_failed(a, errno);
-            break;
-        } /* else: that one connection is gone (accept(2), "Error handling") */
-    }
-}
-
-static void on_listener(struct child *c, uint32_t index, int fd)
-{
-    struct submit *sb = c->arg;
-    struct acceptor *a = calloc(1, sizeof(*a));
-    if (a == NULL || sb->settings == NULL || index >= sb->settings->listeners_count || sb->stopping ||
-        uv_poll_init(c->loop, &a->poll, fd) != 0) {
-        free(a);
-        (void)close(fd);
-        return;
-    }
-    a->submit = sb;
-    a->index = index;
-    a->fd = fd;
-    a->poll.data = a;
-    a->next = sb->acceptors;
-    sb->acceptors = a;
-    (void)uv_poll_start(&a->poll, UV_READABLE, on_accept);
-}
+#define TURNS_US 200U /* of strangers, before the loop looks for events of others: a handshake at most, as a rule */
 
 /* The vault. */
 
@@ -332,9 +248,9 @@ static int on_reload(struct child *c, struct child_tls *tls, size_t tls_count)
         log_error("tls.refused", LF_STR("reason", why));
         return r;
     }
+    door_close(sb); /* the master holds the sockets open and sends them again: nobody is refused meanwhile */
     submit_settings_drop(&sb->settings);
     sb->settings = fresh;
-    acceptors_close(sb); /* the master holds the sockets open and sends them again: nobody is refused meanwhile */
     return 0;
 }
 
@@ -343,11 +259,12 @@ static int on_start(struct child *c)
     struct submit *sb = c->arg;
     sb->child = c;
     sb->crowd = c->shared_fd >= 0 ? crowd_open(c->shared_fd, c->instance) : NULL;
-    if (sb->crowd == NULL) {
+    sb->familiar = c->shared_fd >= 0 ? familiar_open(c->shared_fd) : NULL;
+    if (sb->crowd == NULL || sb->familiar == NULL) {
         return -ENOMEM;
     }
-    (void)uv_timer_init(c->loop, &sb->accept_timer);
-    sb->accept_timer.data = sb;
+    turns_init(&sb->turns, c->loop, TURNS_US);
+    door_init(sb);
     sb->minter.worker = c->instance;
     sb->minter.counter = (uint32_t)(clock_mono_ns() >> 4);
     return 0;
@@ -365,7 +282,7 @@ static void on_stop(struct child *c, uint32_t grace_ms)
     static const uint8_t enhanced[3] = {4, 3, 2};
     struct submit *sb = c->arg;
     sb->stopping = true;
-    acceptors_close(sb);
+    door_close(sb);
     struct session *next;
     for (struct session *s = sb->sessions; s != NULL; s = next) {
         next = s->next;
@@ -404,7 +321,7 @@ static const struct child_ops child_callbacks = {
     .start = on_start,
     .reload = on_reload,
     .peer = on_peer,
-    .listener = on_listener,
+    .listener = door_open,
     .stop = on_stop,
     .status = on_status,
 };

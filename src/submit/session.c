@@ -367,6 +367,13 @@ static bool take_account(struct session *s, const struct vault_verdict *v)
     return true;
 }
 
+void session_becomes_familiar(struct session *s)
+{
+    familiar_add(s->submit->familiar, &s->peer, clock_mono_ms());
+    s->familiar = true;
+    stream_set_turns(s->stream, NULL);
+}
+
 void session_verdict(struct session *s, const struct vault_verdict *v)
 {
     static const enum smtp_auth_verdict verdicts[] = {
@@ -382,6 +389,7 @@ void session_verdict(struct session *s, const struct vault_verdict *v)
     }
     if (verdict == SMTP_AUTH_OK) {
         s->submit->counters.auth_ok++;
+        session_becomes_familiar(s);
     } else {
         s->submit->counters.auth_failed++;
     }
@@ -448,6 +456,8 @@ static const char *refuse_why(struct session *s)
 static void begin_dialogue(struct session *s, struct span first)
 {
     s->network = submit_settings_relay_network(s->settings, &s->peer);
+    s->familiar = familiar_has(s->submit->familiar, &s->peer, clock_mono_ms());
+    stream_set_turns(s->stream, s->familiar ? NULL : &s->submit->turns);
     struct smtp_server_start start = {.session = s->id, .may_relay = s->network != NULL};
     if (RAND_bytes(start.random, sizeof(start.random)) == 1) {
         s->smtp = smtp_server_new(&s->listener->smtp, &engine_ops, s, &start);
@@ -575,15 +585,11 @@ static bool speaks_proxy(const struct session *s)
     return false;
 }
 
-/* The house is full: a line and the end, at the least cost, or refusing would take the time of those who are served.
- * Whom a proxy brings, and the crowd of one address, begin_dialogue() judges. */
-static bool turned_away(struct submit *sb, const struct submit_listener *l, int fd)
+/* At the least cost, or refusing would take the time of those who are served. */
+void session_turn_away(struct submit *sb, uint32_t listener, int fd)
 {
     static const char why[] = "Too many connections to this server; try again later";
-    if (l->proxy_from_count > 0 ||
-        crowd_total(sb->crowd) < sb->settings->config->config->submission.limits.connections) {
-        return false;
-    }
+    const struct submit_listener *l = &sb->settings->listeners[listener];
     struct net_address address;
     struct buf reply;
     char peer[NET_ADDRESS_TEXT];
@@ -601,12 +607,19 @@ static bool turned_away(struct submit *sb, const struct submit_listener *l, int 
     log_info("session.closed", LF_ID("session", tail.session), LF_STR("address", peer), LF_STR("service", l->service),
              LF_STR("account", NULL), LF_STR("greeted_as", NULL), LF_STR("tls", ""), LF_UINT("messages", 0),
              LF_STR("reason", why));
-    return true;
+}
+
+/* Whom a proxy brings, and the crowd of one address, begin_dialogue() judges. */
+static bool is_full(const struct submit *sb, const struct submit_listener *l)
+{
+    return l->proxy_from_count == 0 &&
+           crowd_total(sb->crowd) >= sb->settings->config->config->submission.limits.connections;
 }
 
 void session_open(struct submit *sb, uint32_t listener, int fd)
 {
-    if (turned_away(sb, &sb->settings->listeners[listener], fd)) {
+    if (is_full(sb, &sb->settings->listeners[listener])) {
+        session_turn_away(sb, listener, fd);
         return;
     }
     struct session *s = calloc(1, sizeof(*s));

@@ -1,6 +1,6 @@
 /*
- * submit_int.h: the inside of the submit process. process.c owns the peers and the listeners, session.c a connection,
- * intake.c a transaction: from MAIL to the spool's answer.
+ * submit_int.h: the inside of the submit process. process.c owns the peers, door.c the listeners, session.c a
+ * connection, intake.c a transaction: from MAIL to the spool's answer.
  */
 #ifndef KIDOBAN_SUBMIT_INT_H
 #define KIDOBAN_SUBMIT_INT_H
@@ -9,6 +9,7 @@
 #include "common/id.h"
 #include "process/stream.h"
 #include "submit/crowd.h"
+#include "submit/familiar.h"
 #include "submit/settings.h"
 #include "wire/guard.h"
 #include "wire/spool.h"
@@ -31,12 +32,15 @@ struct submit {
     struct session *asked;    /* by vault question, a hash */
     struct transaction *sent; /* by message id, a hash: with guard or spool */
     struct crowd *crowd;
+    struct familiar *familiar;
+    struct turns turns; /* rank 0: sessions of strangers; 1: the door */
+    size_t guests_count;
     struct id_minter minter;
     uint64_t questions;
     uint64_t held; /* octets of all messages in memory */
     struct submit_counters counters;
     bool stopping;
-    uv_timer_t stop_timer, accept_timer;
+    uv_timer_t stop_timer, accept_timer, look_timer;
 };
 
 enum session_phase { PHASE_PROXY, PHASE_HANDSHAKE, PHASE_DIALOGUE };
@@ -64,18 +68,27 @@ struct session {
     char *greeted_as;
     uint32_t messages;
     bool counted;                    /* in the crowd, under peer */
+    bool familiar;                   /* its network: met at once, not in its turn */
     struct transaction *transaction; /* the one that the dialogue is in, or NULL */
     uint64_t question;               /* to the vault, 0: none */
     UT_hash_handle asked_hh;
     struct session *next, **link;
 };
 
+/* door.c: listeners and who waits at them. */
+void door_init(struct submit *sb);
+void door_open(struct child *c, uint32_t index, int fd); /* takes the listening socket */
+void door_close(struct submit *sb);
+
 /* session.c */
 void session_open(struct submit *sb, uint32_t listener, int fd);
+/* A line, where one can be read, and the end. */
+void session_turn_away(struct submit *sb, uint32_t listener, int fd);
 void session_continue(struct session *s); /* an answer was given to the engine: write, read on */
 void session_verdict(struct session *s, const struct vault_verdict *v);
 void session_salt(struct session *s, const struct vault_salt *v);
 void session_vault_lost(struct session *s);
+void session_becomes_familiar(struct session *s); /* a login or a message was taken */
 /* Ends it with a reply (421 or so); in the middle of a message too. */
 void session_cut(struct session *s, uint16_t code, const uint8_t enhanced[3], const char *text, const char *why);
 

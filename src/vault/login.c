@@ -422,6 +422,7 @@ static void run(struct pool_job *job)
 {
     struct login *l = (struct login *)job;
     l->verified = password_verify(l->hash, &l->password);
+    job->free = l->verified == 1 && l->account != NULL;
     struct span text = {(const uint8_t *)l->password.text, l->password.len};
     if (l->verified == 1 && l->upgrade) {
         struct span salt = {l->account->scram_salt, SCRAM_SALT_LEN};

@@ -5,9 +5,12 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
+
+#include "common/clock.h"
 
 static struct {
     sem_t gate, started, woken;
@@ -52,6 +55,13 @@ static void done(struct pool_job *base)
     w.order[w.done++] = j->number;
 }
 
+static struct pool *make(unsigned threads, size_t max)
+{
+    const struct pool_settings settings = {
+        .threads = threads, .lane_max = {max, max}, .starved_max = max, .share_permille = 1000, .notify = notify};
+    return pool_new(&settings);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -74,7 +84,7 @@ static void test_many(void **state)
 {
     (void)state;
     static struct job jobs[64];
-    struct pool *p = pool_new(4, (const size_t[]){64, 64}, notify, NULL);
+    struct pool *p = make(4, 64);
     assert_non_null(p);
     for (int i = 0; i < 64; i++) {
         jobs[i] = (struct job){.base = {.run = run, .done = done}, .number = i};
@@ -91,7 +101,7 @@ static void test_lanes(void **state)
 {
     (void)state;
     struct job jobs[8];
-    struct pool *p = pool_new(1, (const size_t[]){2, 2}, notify, NULL);
+    struct pool *p = make(1, 2);
     for (int i = 0; i < 8; i++) {
         jobs[i] = (struct job){.base = {.run = run, .done = done}, .number = i};
     }
@@ -118,7 +128,7 @@ static void test_stop(void **state)
 {
     (void)state;
     struct job jobs[3];
-    struct pool *p = pool_new(1, (const size_t[]){8, 8}, notify, NULL);
+    struct pool *p = make(1, 8);
     for (int i = 0; i < 3; i++) {
         jobs[i] = (struct job){.base = {.run = i == 0 ? run_gated : run, .done = done}, .number = i};
         assert_int_equal(pool_submit(p, POOL_STRANGER, &jobs[i].base), 0);
@@ -131,12 +141,69 @@ static void test_stop(void **state)
     pool_free(&p); /* NULL is taken */
 }
 
+static int64_t cpu_ns(void)
+{
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+/* Ten milliseconds of a processor; the odd ones come to something. */
+static void run_long(struct pool_job *base)
+{
+    struct timespec begun, now;
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &begun);
+    do {
+        (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    } while ((now.tv_sec - begun.tv_sec) * 1000000000 + now.tv_nsec - begun.tv_nsec < 10000000);
+    base->free = ((struct job *)base)->number % 2 == 1;
+    run(base);
+}
+
+/* Strangers' jobs get a thousandth of the time, and few may wait for it; one that comes to something costs nothing; who
+ * is known waits for none of this. */
+static void test_share(void **state)
+{
+    (void)state;
+    static struct job jobs[64];
+    const struct pool_settings settings = {
+        .threads = 2, .lane_max = {64, 64}, .starved_max = 4, .share_permille = 1, .saved_ms = 15, .notify = notify};
+    struct pool *p = pool_new(&settings);
+    for (int i = 0; i < 64; i++) {
+        jobs[i] = (struct job){.base = {.run = run_long, .done = done}, .number = i};
+    }
+    for (int i = 1; i < 16; i += 2) {
+        assert_int_equal(pool_submit(p, POOL_STRANGER, &jobs[i].base), 0);
+    }
+    wait_done(p, 8);
+    uint64_t begun_ms = clock_mono_ms();
+    int64_t begun_ns = cpu_ns();
+    for (int i = 16; i < 22; i += 2) { /* what is saved pays for two */
+        assert_int_equal(pool_submit(p, POOL_STRANGER, &jobs[i].base), 0);
+    }
+    wait_done(p, 10);
+    assert_int_equal(pool_waiting(p, POOL_STRANGER), 1);
+    for (int i = 22; i < 28; i += 2) {
+        assert_int_equal(pool_submit(p, POOL_STRANGER, &jobs[i].base), 0);
+    }
+    assert_int_equal(pool_submit(p, POOL_STRANGER, &jobs[28].base), -EAGAIN);
+    assert_int_equal(pool_submit(p, POOL_KNOWN, &jobs[30].base), 0);
+    wait_done(p, 11);
+    assert_int_equal(w.order[10], 30);
+    wait_done(p, 12);
+    assert_true(clock_mono_ms() - begun_ms >= 2000); /* 5 ms were borrowed, and a second earns 2 */
+    assert_true(cpu_ns() - begun_ns < 1000000000);   /* nobody turned while they waited */
+    pool_free(&p);
+    assert_int_equal(w.done + w.dropped, 15);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_many, setup),
         cmocka_unit_test_setup(test_lanes, setup),
         cmocka_unit_test_setup(test_stop, setup),
+        cmocka_unit_test_setup(test_share, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

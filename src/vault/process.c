@@ -211,7 +211,15 @@ static int open_guesses(struct vault *v)
 static int open_all(struct vault *v)
 {
     unsigned threads = v->child->config->config->accounts.workers;
-    const size_t lanes[POOL_LANES] = {(size_t)VAULT_LANE_KNOWN * threads, (size_t)VAULT_LANE_OTHERS * threads};
+    const struct pool_settings pool = {
+        .threads = threads,
+        .lane_max = {(size_t)VAULT_LANE_KNOWN * threads, (size_t)VAULT_LANE_OTHERS * threads},
+        .starved_max = (size_t)VAULT_LANE_STARVED * threads,
+        .share_permille = VAULT_SHARE_PERMILLE,
+        .saved_ms = VAULT_SAVED_MS * threads,
+        .notify = notify,
+        .arg = v,
+    };
     int r = store_open(VAULT_STORE_FILE, &v->store);
     if (r < 0) {
         log_error("accounts.unreadable", LF_ERR(r));
@@ -219,7 +227,7 @@ static int open_all(struct vault *v)
     }
     r = open_guesses(v);
     v->cache = cache_new(VAULT_CACHE_MAX);
-    v->pool = pool_new(threads, lanes, notify, v);
+    v->pool = pool_new(&pool);
     return r < 0 || v->cache == NULL || v->pool == NULL ? -ENOMEM : make_dummy(v);
 }
 

@@ -34,8 +34,9 @@ enum master_type {
     CHILD_RELOADED,    /* JSON true, or false: it keeps the old one */
 };
 
-#define LISTENER_CONTROL   UINT32_MAX
-#define MASTER_SHARED_SIZE (8U * 1024U * 1024U)
+#define LISTENER_CONTROL       UINT32_MAX
+#define MASTER_SHARED_SIZE     (8U * 1024U * 1024U)
+#define MASTER_SHARED_FAMILIAR (6U * 1024U * 1024U) /* where submit/familiar.h has its part; before it, crowd.h */
 
 /* What a file is that the configuration names and a child may not open. */
 enum master_tls_kind { TLS_CERTIFICATE, TLS_KEY, TLS_CLIENT_CA, TLS_PREFIXES };
