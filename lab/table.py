@@ -193,8 +193,8 @@ def infected(act):
     more = act.lab.gate_refused() - counted
     promised(more >= tried, f"the gate counted only {more} of {tried}")
     promised(not act.arrived(), "a message arrived")
-    return Happened(f"{out['refused']} of {tried} connections refused", [f"in {out['seconds']} s", f"our gate counted {more}",
-                    *act.lab.gate_report("infected", act.family), "nothing arrived"])
+    return Happened(f"{out['refused']} of {tried} connections refused", [f"in {out['seconds']} s",
+                    f"kidoban gate status reports {more} more refused of class dynamic", "nothing arrived"])
 
 
 def sendmail(act):
