@@ -156,6 +156,25 @@ static void check_edges(const struct made *m, const struct blob *b, const struct
     check_address(m, b, &a, draw(12));
 }
 
+static void flip(struct policy_address *a, unsigned bit)
+{
+    a->bytes[bit / 8] ^= (uint8_t)(0x80U >> bit % 8);
+}
+
+/* The prefix's first address with one other bit: of its length's end, and some more. A step that does not look at a bit
+ * shows here. */
+static void check_flips(const struct made *m, const struct blob *b, const struct policy_prefix *p)
+{
+    unsigned most = p->v6 ? 128 : 32;
+    for (unsigned i = 0; i < 8; i++) {
+        struct policy_address a = {.v6 = p->v6};
+        memcpy(a.bytes, p->bytes, sizeof(a.bytes));
+        unsigned bit = i > 0 || p->bits == 0 ? (unsigned)draw(most) : p->bits - 1U;
+        flip(&a, bit);
+        check_address(m, b, &a, draw(12));
+    }
+}
+
 /* Random prefixes: of any length, often within one that is there already, so that they nest. */
 static struct policy_prefix draw_prefix(const struct made *m)
 {
@@ -213,9 +232,11 @@ static void check_all(const struct made *m, const struct blob *b)
 {
     for (size_t i = 0; i < m->p.sources_count; i++) {
         check_edges(m, b, &m->sources[i].prefix);
+        check_flips(m, b, &m->sources[i].prefix);
     }
     for (size_t i = 0; i < m->p.exemptions_count; i++) {
         check_edges(m, b, &m->exemptions[i].prefix);
+        check_flips(m, b, &m->exemptions[i].prefix);
     }
     for (size_t i = 0; i < m->p.destinations_count; i++) {
         check_edges(m, b, &m->destinations[i].prefix);
@@ -237,6 +258,90 @@ static void test_random_policies(void **state)
         struct policy_blob blob;
         struct blob b;
         fill(m, round < 45 ? draw(40) : 300);
+        compile(m, &blob, &b);
+        check_all(m, &b);
+        free(blob.cells);
+        free(m);
+    }
+}
+
+/* Two prefixes that part at each bit there is, of each family, at their ends and in mid-way, alone and with one around
+ * them or an exemption within: every length of a step, and of the bits that it goes over. */
+static void check_fork(const struct policy_prefix *base, unsigned bit, unsigned bits)
+{
+    struct made *m = made_new();
+    struct policy_blob blob;
+    struct blob b;
+    struct policy_prefix one = *base, other = *base, around = *base;
+    one.bits = other.bits = (uint8_t)bits;
+    other.bytes[bit / 8] ^= (uint8_t)(0x80U >> bit % 8);
+    around.bits = (uint8_t)draw(bit + 1);
+    cut(&one);
+    cut(&other);
+    cut(&around);
+    add_source(m, one, 1);
+    add_source(m, other, 2);
+    if (draw(2) == 0) {
+        add_source(m, around, 3);
+    }
+    if (draw(2) == 0) {
+        one.bits = (uint8_t)(bits + draw((one.v6 ? 128 : 32) - bits + 1));
+        add_exemption(m, one, POLICY_NO_END);
+    }
+    compile(m, &blob, &b);
+    for (unsigned i = 0; i < (one.v6 ? 128U : 32U); i++) {
+        struct policy_address a = {.v6 = one.v6}, c = a;
+        memcpy(a.bytes, one.bytes, sizeof(a.bytes));
+        memcpy(c.bytes, other.bytes, sizeof(c.bytes));
+        check_address(m, &b, &a, 0);
+        check_address(m, &b, &c, 0);
+        flip(&a, i);
+        flip(&c, i);
+        check_address(m, &b, &a, 0);
+        check_address(m, &b, &c, 0);
+    }
+    free(blob.cells);
+    free(m);
+}
+
+static void test_forks(void **state)
+{
+    (void)state;
+    for (unsigned v6 = 0; v6 < 2; v6++) {
+        unsigned most = v6 != 0 ? 128 : 32;
+        for (unsigned bit = 0; bit < most; bit++) {
+            struct policy_prefix base = {.v6 = v6 != 0};
+            for (unsigned k = 0; k < most / 8; k++) {
+                base.bytes[k] = (uint8_t)draw(256);
+            }
+            check_fork(&base, bit, bit + 1);
+            check_fork(&base, bit, bit + 1 + (unsigned)draw(most - bit));
+            check_fork(&base, bit, most);
+        }
+    }
+}
+
+/* All in one small network, so that nodes are full and leaves many. */
+static void test_crowded_policies(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 8; round++) {
+        struct made *m = made_new();
+        struct policy_blob blob;
+        struct blob b;
+        struct policy_prefix net = round % 2 == 0 ? prefix("198.51.100.0", 24) : prefix("2001:db8:1:2::", 64);
+        add_source(m, net, 1);
+        for (unsigned i = 0; i < 150; i++) {
+            struct policy_prefix p = net;
+            p.bytes[net.v6 ? 8 : 3] = (uint8_t)draw(256);
+            p.bits = (uint8_t)(net.bits + 1 + draw(8));
+            cut(&p);
+            if (draw(4) == 0) {
+                add_exemption(m, p, draw(10));
+            } else if (!has_source(m, &p)) {
+                add_source(m, p, 1 + (unsigned)draw(CLASSES - 1));
+            }
+        }
         compile(m, &blob, &b);
         check_all(m, &b);
         free(blob.cells);
@@ -517,9 +622,10 @@ int main(void)
 {
     const char *given = getenv("KIDOBAN_SEED");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random_policies), cmocka_unit_test(test_nested_exemptions),
-        cmocka_unit_test(test_ranges),          cmocka_unit_test(test_families),
-        cmocka_unit_test(test_rows_are_kept),   cmocka_unit_test(test_header_and_classes),
+        cmocka_unit_test(test_random_policies),  cmocka_unit_test(test_forks),
+        cmocka_unit_test(test_crowded_policies), cmocka_unit_test(test_nested_exemptions),
+        cmocka_unit_test(test_ranges),           cmocka_unit_test(test_families),
+        cmocka_unit_test(test_rows_are_kept),    cmocka_unit_test(test_header_and_classes),
         cmocka_unit_test(test_damaged_blob),
     };
     seed = given != NULL ? strtoull(given, NULL, 10) : (uint64_t)time(NULL) * 2654435761U + 1;

@@ -1,6 +1,7 @@
 /*
  * equivalence [--seed N] [--mutations N]: the reference and the program in the kernel, for XDP and for TC, say the same
- * of every frame: of the law's table, of each of its frames cut at every octet, and of seeded mutations. Needs root.
+ * of every frame: of the law's table, of each of its frames cut at every octet, and of seeded mutations; and of every
+ * source, by policies that are drawn. Needs root.
  *
  * A failure prints the frame and what each said; the same seed finds it again. The last line counts.
  */
@@ -23,9 +24,11 @@
 
 enum { HOOK_XDP, HOOK_TC, HOOKS };
 
-static struct policy *policies[LAW_POLICIES];
-static struct policy_rows rows[LAW_POLICIES];
-static struct policy_blob blobs[LAW_POLICIES];
+#define DRAWN LAW_POLICIES /* the policy that is drawn, behind those of the law */
+
+static struct policy *policies[LAW_POLICIES + 1];
+static struct policy_rows rows[LAW_POLICIES + 1];
+static struct policy_blob blobs[LAW_POLICIES + 1];
 static struct gate_program programs[HOOKS][2][2]; /* hook, link, side */
 static int in_force = -1;
 static uint64_t state, judged, passed_over, failed, by_reason[REASON_COUNT];
@@ -295,6 +298,115 @@ static void mutations(uint64_t count)
     }
 }
 
+/* Policies that are drawn: prefixes of all lengths in each other and beside each other, half of the exemptions at an
+ * end. */
+
+#define DRAWN_PREFIXES 60
+
+static struct net_prefix draw_prefix(const struct net_prefix *others, size_t count)
+{
+    struct net_prefix p = {.bytes = {[10] = 0xff, [11] = 0xff}};
+    bool v6 = draw() % 2 == 0;
+    unsigned least = v6 ? 0 : 96, keep = least;
+    if (count > 0 && draw() % 3 != 0) { /* shares its beginning with another */
+        p = others[draw() % count];
+        least = config_gate_prefix_is_v4(&p) ? 96 : 0;
+        keep = least + (unsigned)(draw() % (129 - least));
+    }
+    for (unsigned bit = keep; bit < 128; bit++) {
+        uint8_t mask = (uint8_t)(0x80U >> bit % 8);
+        p.bytes[bit / 8] = (uint8_t)((p.bytes[bit / 8] & ~mask) | (draw() % 2 == 0 ? mask : 0));
+    }
+    p.bits = (uint8_t)(least + draw() % (129 - least));
+    if (least == 0) {
+        p.bytes[0] = (uint8_t)(0x20 | (p.bytes[0] & 0x1f)); /* and never an IPv4 address in IPv6 dress */
+        p.bits = p.bits < 3 ? 3 : p.bits;
+    }
+    for (unsigned bit = p.bits; bit < 128; bit++) {
+        p.bytes[bit / 8] &= (uint8_t) ~(0x80U >> bit % 8);
+    }
+    return p;
+}
+
+static bool is_there(const struct net_prefix *all, size_t count, const struct net_prefix *p)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (memcmp(&all[i], p, sizeof(*p)) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void draw_policy(const struct net_prefix *prefixes, size_t count)
+{
+    static const enum config_port25 rules[] = {PORT25_DENY, PORT25_ALLOW, PORT25_MONITOR, PORT25_DENY};
+    struct config_gate_class classes[4] = {{0}};
+    struct policy_exemption exemptions[DRAWN_PREFIXES] = {{.id = 0}};
+    struct config_gate gate = {
+        .present = true, .default_ = PORT25_ALLOW, .refuse_with = GATE_DROP, .classes = classes, .classes_count = 4};
+    char names[4][8];
+    size_t exempted = 0;
+    for (size_t i = 0; i < 4; i++) {
+        (void)snprintf(names[i], sizeof(names[i]), "c%zu", i);
+        /* A quarter each; the lists are views of what is the caller's. */
+        classes[i] =
+            (struct config_gate_class){.name = names[i],
+                                       .port25 = rules[i],
+                                       .prefixes = {.list = (struct net_prefix *)(uintptr_t)(prefixes + i * count / 4),
+                                                    .count = (i + 1) * count / 4 - i * count / 4}};
+    }
+    for (size_t i = 0; i < count; i += 5) {
+        exemptions[exempted] = (struct policy_exemption){.prefix = policy_prefix_of(&prefixes[i]),
+                                                         .until_ns = draw() % 2 == 0 ? POLICY_NO_END : LAW_NOW_NS,
+                                                         .id = exempted + 1};
+        exempted++;
+    }
+    policy_free(&policies[DRAWN]);
+    policy_rows_fini(&rows[DRAWN]);
+    free(blobs[DRAWN].cells);
+    in_force = in_force == DRAWN ? -1 : in_force;
+    if (policy_new(&gate, exemptions, exempted, &policies[DRAWN]) < 0 ||
+        policy_rows_assign(&rows[DRAWN], policies[DRAWN]) < 0 ||
+        policy_compile(policies[DRAWN], &rows[DRAWN], 1, &blobs[DRAWN]) < 0) {
+        fail("a policy that was drawn does not compile", ENOMEM);
+    }
+}
+
+/* From the prefix's first or last address, or one with another bit. */
+static void judge_source(const struct net_prefix *p)
+{
+    uint8_t frame[FRAME_FAKE_MAX];
+    struct policy_prefix in = policy_prefix_of(p);
+    unsigned most = in.v6 ? 128 : 32;
+    size_t len = frame_fake_build("eth / ip unlisted world / tcp 1024 25 S", in.v6 ? 6 : 4, frame);
+    for (unsigned bit = in.bits; bit < most && draw() % 2 == 0; bit++) {
+        in.bytes[bit / 8] |= (uint8_t)(0x80U >> bit % 8);
+    }
+    if (draw() % 4 != 0) {
+        unsigned bit = (unsigned)(draw() % most);
+        in.bytes[bit / 8] ^= (uint8_t)(0x80U >> bit % 8);
+    }
+    memcpy(frame + 14 + (in.v6 ? 8 : 12), in.bytes, in.v6 ? 16 : 4);
+    judge(DRAWN, PACKET_ETHERNET, PACKET_SUBSCRIBER, (struct span){frame, len});
+}
+
+static void drawn(uint64_t count)
+{
+    struct net_prefix prefixes[DRAWN_PREFIXES];
+    for (uint64_t i = 0; i < count; i++) {
+        size_t n = 0, wanted = 1 + draw() % DRAWN_PREFIXES;
+        while (n < wanted) {
+            prefixes[n] = draw_prefix(prefixes, n);
+            n += is_there(prefixes, n, &prefixes[n]) ? 0 : 1;
+        }
+        draw_policy(prefixes, n);
+        for (size_t k = 0; k < 2 * n; k++) {
+            judge_source(&prefixes[k % n]);
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
@@ -311,9 +423,10 @@ int main(int argc, char **argv)
     prepare();
     size_t law = corpus(), cut = cuts();
     mutations(count);
-    (void)printf("seed %" PRIu64 ": %zu frames of the law, %zu cut, %" PRIu64 " mutations; %" PRIu64
-                 " runs in the kernel, %" PRIu64 " not run\n",
-                 seed, law, cut, count, judged, passed_over);
+    drawn(count / 1000);
+    (void)printf("seed %" PRIu64 ": %zu frames of the law, %zu cut, %" PRIu64 " mutations, %" PRIu64
+                 " policies drawn; %" PRIu64 " runs in the kernel, %" PRIu64 " not run\n",
+                 seed, law, cut, count, count / 1000, judged, passed_over);
     for (int i = 0; i < REASON_COUNT; i++) {
         (void)printf("%s %" PRIu64 "%s", policy_reason_name((enum policy_reason)i), by_reason[i],
                      i + 1 < REASON_COUNT ? ", " : "\n");
