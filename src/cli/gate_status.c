@@ -2,6 +2,7 @@
  * kidoban gate status: what the gate's keeper says of itself and of what the kernel counted.
  */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "cli/cli.h"
 
@@ -33,6 +34,25 @@ static void print_reasons(const json_t *reasons)
     (void)fputs(comma[0] == ',' ? "\n" : "", stdout);
 }
 
+/* What is not as the configuration says. */
+static void print_modes(const json_t *modes)
+{
+    size_t i;
+    json_t *m;
+    json_array_foreach(modes, i, m)
+    {
+        const char *class_ = json_string_value(json_object_get(m, "class"));
+        const char *since = json_string_value(json_object_get(m, "since"));
+        char *words = json_dumps(json_object_get(m, "reason"), JSON_ENCODE_ANY);
+        if (since != NULL && words != NULL) {
+            cli_clean(words);
+            (void)printf("%s%s: %s at run time, since %s: %s\n", class_ != NULL ? "class " : "the gate",
+                         class_ != NULL ? class_ : "", json_string_value(json_object_get(m, "mode")), since, words);
+        }
+        free(words);
+    }
+}
+
 static void print_status(void *arg, json_t *status)
 {
     static const struct cli_column interfaces[] = {{"interface", "INTERFACE", false},
@@ -59,6 +79,7 @@ static void print_status(void *arg, json_t *status)
                  (long long)json_integer_value(json_object_get(p, "classes")),
                  (long long)json_integer_value(json_object_get(p, "exemptions")),
                  (double)json_integer_value(json_object_get(p, "octets")) / (1024.0 * 1024.0));
+    print_modes(json_object_get(status, "modes"));
     print_table(c, status, "interfaces", interfaces, sizeof(interfaces) / sizeof(interfaces[0]));
     print_table(c, status, "classes", classes, sizeof(classes) / sizeof(classes[0]));
     print_reasons(json_object_get(status, "reasons"));

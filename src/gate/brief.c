@@ -27,7 +27,7 @@ static void __attribute__((format(printf, 2, 3))) say(struct brief *b, const cha
         b->full = true;
         return;
     }
-    b->len += (size_t)snprintf(b->text + b->len, room, "%s%s", b->len > 0 ? "; " : "", one);
+    b->len += (size_t)snprintf(b->text + b->len, BRIEF_MAX - b->len, "%s%s", b->len > 0 ? "; " : "", one);
 }
 
 static void say_word(struct brief *b, const char *key, const char *from, const char *to)

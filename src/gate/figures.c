@@ -35,9 +35,11 @@ static const char *const column_names[GATE_COLUMNS] = {[GATE_PASSED] = "passed",
                                                        [GATE_WOULD_REFUSE] = "would_refuse",
                                                        [GATE_WOULD_DROP] = "would_drop"};
 
-/* NULL: the class is not in the configuration any more; its counters stay. */
-static const char *rule_of(const struct config_gate *g, const char *name)
+/* In force. NULL: the class is not in the configuration any more; its counters stay. */
+static const char *rule_of(const struct keeper *k, const char *name)
 {
+    const struct config_gate *g = &k->child->config->config->gate;
+    const struct runtime_mode *m = runtime_mode_of(k->runtime, name);
     static const enum blob_rule rules[] = {[PORT25_ALLOW] = BLOB_ALLOW,
                                            [PORT25_DENY] = BLOB_DENY,
                                            [PORT25_MONITOR] = BLOB_MONITOR,
@@ -47,7 +49,7 @@ static const char *rule_of(const struct config_gate *g, const char *name)
     }
     for (size_t i = 0; i < g->classes_count; i++) {
         if (strcmp(g->classes[i].name, name) == 0) {
-            return policy_rule_name(rules[g->classes[i].port25]);
+            return policy_rule_name(m == NULL ? rules[g->classes[i].port25] : m->monitor ? BLOB_MONITOR : BLOB_DENY);
         }
     }
     return NULL;
@@ -63,7 +65,7 @@ json_t *figures_classes(const struct keeper *k)
             continue;
         }
         read_row(k, row, &counts);
-        json_t *one = json_pack("{s:s,s:s?}", "class", name, "port25", rule_of(&k->child->config->config->gate, name));
+        json_t *one = json_pack("{s:s,s:s?}", "class", name, "port25", rule_of(k, name));
         for (size_t i = 0; i < GATE_COLUMNS; i++) {
             (void)json_object_set_new(one, column_names[i], json_integer((json_int_t)counts.count[i]));
         }

@@ -272,6 +272,8 @@ def test_modes(house):
     house.do("gate", "mode", "monitor", "--class", "shut", "--reason", "only this")
     assert is_open()
     house.do("reload")  # the file says what it said
+    assert "class shut: monitor at run time, since 2" in house.do("gate", "status")
+    assert [c["port25"] for c in house.json("gate", "status")["classes"] if c["class"] == "shut"] == ["monitor"]
     assert is_open() and [m["class"] for m in house.json("gate", "mode") if m["from"] == "run time"] == ["shut"]
     house.write(classes=CLASSES.replace("port25: deny", "port25: monitor"))
     house.do("reload")
@@ -284,6 +286,22 @@ def test_modes(house):
     assert [d[0:2] + d[3:4] for d in deeds[3:]] == [("gate.reload", "gate", "kidoband"), ("gate.mode.dropped", "shut", "kidoband"),
                                                    ("gate.reload", "gate", "kidoband")]
     assert deeds[3][2] == "class shut: deny to monitor" and deeds[5][2] == "class shut: monitor to deny"
+
+
+def test_a_reload_follows_files_and_switches_and_says_so(house):
+    ranges = house.path / "ranges"
+    ranges.write_text("10.25.0.0/24\nfd25::/64\n")
+    house.write(classes=f"\n    - {{name: shut, port25: deny, prefixes_file: {ranges}}}\n")
+    house.do("reload")
+    assert not is_open()
+    ranges.write_text("fd25::/64\n")
+    house.do("reload")
+    assert is_open() and not is_open(6)
+    house.write(classes=f"\n    - {{name: shut, port25: deny, prefixes_file: {ranges}}}\n", more="  inbound: deny\n  dynamic_ranges: [203.0.114.0/24]\n")
+    house.do("reload")
+    house.do("reload")  # and nothing changed: no line
+    assert [d[2] for d in house.deeds()] == ["class tried is gone; class slow is gone", "class shut: 1 prefixes instead of 2",
+                                             "inbound: allow to deny; 1 dynamic_ranges instead of 0"]
 
 
 def test_verbs_see_what_was_changed(house):
