@@ -69,6 +69,15 @@ int changes_open(struct keeper *k)
     return r;
 }
 
+/* What holds anyway. */
+static void save(const struct keeper *k)
+{
+    int r = runtime_save(k->state_fd, k->runtime);
+    if (r < 0) {
+        log_error("gate.runtime.failed", LF_ERR(r));
+    }
+}
+
 int changes_commit(struct keeper *k, struct runtime **take_next)
 {
     struct runtime *next = *take_next, *old = k->runtime;
@@ -85,10 +94,7 @@ int changes_commit(struct keeper *k, struct runtime **take_next)
     }
     k->runtime = old;
     runtime_free(&next);
-    int again = runtime_save(k->state_fd, old);
-    if (again < 0) {
-        log_error("gate.runtime.failed", LF_ERR(again));
-    }
+    save(k);
     return r;
 }
 
@@ -116,10 +122,7 @@ void changes_reloaded(struct keeper *k, const struct config_gate *before)
         (void)changes_log(k, NULL, &what);
     }
     if (runtime_reconcile(k->runtime, now, log_dropped, k) > 0) {
-        int r = runtime_save(k->state_fd, k->runtime);
-        if (r < 0) {
-            log_error("gate.runtime.failed", LF_ERR(r));
-        }
+        save(k);
     }
 }
 
@@ -139,10 +142,7 @@ static void on_end(uv_timer_t *t)
 {
     struct keeper *k = t->data;
     if (runtime_prune(k->runtime, runtime_now(k->runtime, clock_wall_ms()), log_end, k) > 0) {
-        int r = runtime_save(k->state_fd, k->runtime);
-        if (r < 0) {
-            log_error("gate.runtime.failed", LF_ERR(r));
-        }
+        save(k);
         watchers_tell(k);
     }
     changes_wait(k);
@@ -177,6 +177,8 @@ static void on_clock(uv_poll_t *h, int status, int events)
     }
     arm_clock(k);
     log_warn("gate.clock", LF_STR("what", "the wall clock was set; the ends of exemptions are computed anew"));
+    k->runtime->known_ms = clock_wall_ms(); /* also where it went back: whoever set it is believed */
+    save(k);
     (void)keeper_apply(k);
     on_end(&k->ends);
 }

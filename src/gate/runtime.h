@@ -3,9 +3,9 @@
  * configuration's. One structure, one JSON form: for the keeper's file and for who asks it
  * (docs/decisions/0005-runtime.md).
  *
- * Ends are times of the wall clock, in whole seconds; the kernel is given them on the boot clock. The wall clock is
- * never taken to be earlier than it was when the set was last changed: a machine that starts in 1970 makes no exemption
- * longer.
+ * Ends are times of the wall clock, in whole seconds; the kernel is given them on the boot clock. The wall clock is not
+ * taken to be earlier than it was when the set was last changed, unless it is set while the keeper runs: a machine that
+ * starts in 1970 makes no exemption longer.
  *
  * No files, clocks or sockets here, but runtime_load() and runtime_save(). Errors are -errno.
  */
