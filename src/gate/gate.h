@@ -25,13 +25,21 @@ struct gate_source_key {
 
 struct gate_source {
     __u64 first_ns, last_ns;             /* boot clock */
-    __u64 packets, connections;          /* refused, dropped, or would have been; connections: their SYNs */
+    __u64 packets;                       /* refused, dropped, or would have been; either side */
+    __u64 connections;                   /* that the line began: SYNs of the subscriber side among them */
     __u64 event_ns;                      /* of the last event */
     __u64 answer_ns;                     /* GCRA: when answers to it are on time again */
     __u64 rate_ns;                       /* GCRA: of new connections, for classes with a rate */
-    __u64 sketch[GATE_SKETCH_BITS / 64]; /* linear counting of the far ends */
-    __u32 row, reason;                   /* of the last */
+    __u64 sketch[GATE_SKETCH_BITS / 64]; /* linear counting of the far ends it began to */
+    __u32 row;                           /* this and the next: of the last packet */
+    __u8 reason, verdict, would, uplink;
 };
+
+/* Which bit of a sketch a far end is: its address as two numbers in host order, IPv4 in the upper half of hi. */
+static inline __u32 gate_sketch_bit(__u64 hi, __u64 lo)
+{
+    return ((hi ^ lo * 0x9e3779b97f4a7c15ULL) * 0xff51afd7ed558ccdULL) >> 56;
+}
 
 struct gate_event {
     __u64 boot_ns;

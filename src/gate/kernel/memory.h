@@ -115,15 +115,20 @@ no_inline int remember(const struct judge *j)
         return 0; /* the table is busy; verdicts do not ask it */
     }
     const struct address *far = far_end(s);
-    __u32 hash = ((far->hi ^ far->lo * 0x9e3779b97f4a7c15ULL) * 0xff51afd7ed558ccdULL) >> 56;
+    __u32 bit = gate_sketch_bit(far->hi, far->lo);
     __sync_fetch_and_add(&source->packets, 1);
-    if (s->port == SMTP_PORT && is_syn(s)) {
+    if (!gate_uplink && s->port == SMTP_PORT && is_syn(s)) {
         __sync_fetch_and_add(&source->connections, 1);
     }
-    __sync_fetch_and_or(&source->sketch[hash >> 6 & 3], 1ULL << (hash & 63));
+    if (!gate_uplink) {
+        __sync_fetch_and_or(&source->sketch[bit >> 6 & 3], 1ULL << (bit & 63));
+    }
     source->last_ns = bpf_ktime_get_boot_ns();
     source->row = j->subject.class_.counter;
     source->reason = j->d.reason;
+    source->verdict = j->d.verdict;
+    source->would = j->d.would;
+    source->uplink = gate_uplink;
     tell(j, source);
     __u64 apart = j->h.resets_per_second ? 1000000000ULL / j->h.resets_per_second : 0;
     return apart && j->d.verdict == POLICY_REFUSE && rate_take(&source->answer_ns, apart, 1000000000ULL);
