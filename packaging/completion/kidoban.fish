@@ -87,6 +87,15 @@ complete -c kidoban -n '__kidoban_before gate' -a detach -d 'open the gate: take
 complete -c kidoban -n '__kidoban_verb gate detach' -l reason -x
 complete -c kidoban -n '__kidoban_before gate' -a attach -d 'shut it again'
 complete -c kidoban -n '__kidoban_verb gate attach' -l reason -x
+complete -c kidoban -n '__kidoban_before gate' -a top -d 'who is refused just now, the fastest first'
+complete -c kidoban -n '__kidoban_verb gate top' -l once
+complete -c kidoban -n '__kidoban_verb gate top' -l count -x
+complete -c kidoban -n '__kidoban_before gate' -a impact -d 'whom the gate cuts off, where they send, what to tell them'
+complete -c kidoban -n '__kidoban_verb gate impact' -l days -x
+complete -c kidoban -n '__kidoban_verb gate impact' -l count -x
+complete -c kidoban -n '__kidoban_verb gate impact' -l lang -x -a 'ja en'
+complete -c kidoban -n '__kidoban_verb gate impact' -l no-names
+complete -c kidoban -n '__kidoban_verb gate impact' -l csv
 complete -c kidoban -n '__kidoban_before gate' -a test -d 'what becomes of a packet, and by which rule'
 complete -c kidoban -n '__kidoban_verb gate test' -l from -x
 complete -c kidoban -n '__kidoban_verb gate test' -l to -x

@@ -96,6 +96,8 @@ int cli_status(struct cli *c, int argc, char **argv);
 int cli_reload(struct cli *c, int argc, char **argv);
 int cli_upgrade(struct cli *c, int argc, char **argv);
 int cli_gate_status(struct cli *c, int argc, char **argv);
+int cli_gate_top(struct cli *c, int argc, char **argv);
+int cli_gate_impact(struct cli *c, int argc, char **argv);
 int cli_gate_test(struct cli *c, int argc, char **argv);
 int cli_gate_replay(struct cli *c, int argc, char **argv);
 int cli_gate_exempt(struct cli *c, int argc, char **argv);

@@ -138,6 +138,8 @@ struct config_gate {
     enum config_gate_attach attach;
     char *pins; /* directory of a bpffs */
     uint32_t events_per_second, resets_per_second;
+    uint64_t history_retention_ms;
+    uint32_t history_lines; /* of a day */
     struct config_gate_class *classes;
     size_t classes_count;
 };

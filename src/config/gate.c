@@ -280,6 +280,13 @@ static void read_classes(struct schema_context *x, const struct schema_field *f,
     check_names(x, g);
 }
 
+static const struct schema_field history_fields[] = {
+    {"retention", schema_duration, AT(gate.history_retention_ms), "92d", .min = DAY, .max = 3660 * DAY,
+     .example = "92d"},
+    {"lines", schema_uint, AT(gate.history_lines), "10000", .min = 100, .max = 200000, .example = "10000"},
+    END_OF_FIELDS,
+};
+
 const struct schema_field schema_gate_fields[] = {
     {"subscriber_interfaces", read_interfaces, AT(gate.subscriber_interfaces), .example = "[eth1, \"tap*\"]"},
     {"uplink_interfaces", read_interfaces, AT(gate.uplink_interfaces), .example = "[eth0]"},
@@ -296,6 +303,7 @@ const struct schema_field schema_gate_fields[] = {
     {"pins", schema_path, AT(gate.pins), "/sys/fs/bpf/kidoban", .example = "/sys/fs/bpf/kidoban"},
     {"events_per_second", schema_uint, AT(gate.events_per_second), "1", .min = 1, .max = 1000, .example = "1"},
     {"resets_per_second", schema_uint, AT(gate.resets_per_second), "20", .min = 1, .max = 100000, .example = "20"},
+    {"history", schema_map, 0, .members = history_fields},
     {"classes", read_classes, 0, .members = class_fields,
      .example = "{name: dynamic, port25: deny, prefixes: [198.51.100.0/22]}"},
     END_OF_FIELDS,

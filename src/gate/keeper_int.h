@@ -1,8 +1,8 @@
 /*
  * keeper_int.h: what the files of the gate keeper's process share. process.c is its life; pins.c what outlives it;
  * interfaces.c who is gated where; apply.c the one place where a policy is made and put into force; rows.c which class
- * counts where; figures.c what the kernel has counted; changes.c what operators change meanwhile; watch.c who is told;
- * verbs.c and change_verbs.c what may be asked at gate.sock.
+ * counts where; figures.c what the kernel has counted; observe.c and top.c what it saw; changes.c what operators change
+ * meanwhile; watch.c who is told; verbs.c and change_verbs.c what may be asked at gate.sock.
  */
 #ifndef KIDOBAN_GATE_KEEPER_INT_H
 #define KIDOBAN_GATE_KEEPER_INT_H
@@ -62,6 +62,7 @@ struct keeper {
     struct watcher *watchers;
     size_t watchers_count;
     struct control *control;
+    struct observe *observe; /* NULL: there is nothing to observe */
 };
 
 /* apply.c */

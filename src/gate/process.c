@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "gate/keeper_int.h"
+#include "gate/observe.h"
 
 static const struct config_gate *gate_of(const struct keeper *k)
 {
@@ -33,6 +33,7 @@ static int load(struct keeper *k)
     r = r == 0 ? opening_load(k) : r;
     r = r == 0 ? pins_load(&k->pins, k->outward) : r;
     r = r == 0 ? interfaces_adopt(k) : r;
+    r = r == 0 ? observe_new(k, &k->observe) : r;
     k->loaded = r == 0;
     return r;
 }
@@ -108,6 +109,9 @@ static int on_reload(struct child *c, struct child_tls *tls, size_t tls_count)
         changes_reloaded(k, k->before != NULL ? &k->before->config->gate : NULL);
         config_ref_drop(&k->before);
         k->before = config_ref_hold(c->config);
+        if (k->observe != NULL) {
+            observe_configure(k->observe);
+        }
     }
     return r;
 }
@@ -139,6 +143,9 @@ static int on_ready(struct child *c)
     struct keeper *k = c->arg;
     int r = k->loaded ? watch(k) : 0;
     r = r == 0 ? changes_run(k) : r;
+    if (r == 0 && k->loaded) {
+        observe_start(k->observe);
+    }
     if (r == 0 && c->control_fd >= 0) {
         k->control = control_new(c->loop, c->control_fd, gate_verbs, k);
         r = k->control != NULL ? 0 : -ENOMEM;
@@ -146,10 +153,14 @@ static int on_ready(struct child *c)
     return r;
 }
 
-/* Nothing has to be finished: what was pinned goes on. */
+/* What was pinned goes on. */
 static void on_stop(struct child *c, uint32_t grace_ms)
 {
+    const struct keeper *k = c->arg;
     (void)grace_ms;
+    if (k->observe != NULL) {
+        observe_finish(k->observe);
+    }
     child_exit(c, 0);
 }
 

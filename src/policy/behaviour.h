@@ -40,9 +40,9 @@ enum behaviour_reason {
 struct behaviour {
     uint64_t packets, connections; /* connections: begun by the line */
     uint32_t destinations;         /* different ones */
-    uint32_t networks;    /* that the most frequent of them are in: 1: all that are known are of one provider */
-    uint32_t peak;        /* connections in the busiest minute */
-    uint32_t hours, days; /* in which there was any; an hour of two days counts twice */
+    uint32_t networks;             /* that they are in; 1: all of one provider; 0: not known */
+    uint32_t peak;                 /* connections in the busiest minute */
+    uint32_t hours, days;          /* in which there was any; an hour of two days counts twice */
 };
 
 struct behaviour_judgement {
