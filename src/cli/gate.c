@@ -1,5 +1,5 @@
 /*
- * What the verbs of the gate share, and `kidoban gate test`: one packet, judged by the reference.
+ * What the verbs of the gate share, and `kidoban gate test`: one packet, judged by the reference and in the kernel.
  */
 #include "cli/gate.h"
 
@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cli/gate_loaded.h"
 #include "common/clock.h"
 
 struct runtime_moment cli_gate_now(void)
@@ -129,7 +130,8 @@ json_t *cli_gate_judgement(const struct policy_judgement *j)
 
 /* kidoban gate test */
 
-#define FRAME_MAX 60
+#define FRAME_MAX    60
+#define ETHER_HEADER 14
 
 struct asked {
     struct policy_address from, to;
@@ -223,18 +225,58 @@ static json_t *describe(const struct policy *p, const struct policy_judgement *j
     return o;
 }
 
+static json_t *kernel_json(const struct loaded_answer *k)
+{
+    json_t *o = json_pack("{s:s,s:s?,s:s}", "verdict", policy_verdict_name(k->verdict), "rule",
+                          k->has_rule ? policy_reason_name(k->rule) : NULL, "program", k->keeper ? "keeper" : "own");
+    if (o != NULL && k->would != k->verdict) {
+        (void)json_object_set_new(o, "would", json_string(policy_verdict_name(k->would)));
+    }
+    return o;
+}
+
+static json_t *kernel_words(const struct loaded_answer *k)
+{
+    bool would = k->would != k->verdict;
+    return json_sprintf("%s, by %s%s%s (%s)", policy_verdict_name(k->verdict),
+                        k->has_rule ? policy_reason_name(k->rule) : "no policy", would ? ", would " : "",
+                        would ? policy_verdict_name(k->would) : "",
+                        k->keeper ? "the keeper's program" : "a program loaded for this");
+}
+
+/* Asks the kernel, too. Does what it says fit? Where it cannot be asked, it does. */
+static bool add_kernel(const struct cli *c, const struct policy *p, const struct policy_question *q,
+                       const struct policy_judgement *j, json_t *o)
+{
+    struct loaded_answer k;
+    int r = gate_loaded_ask(c->config->gate.pins, p, q, &k);
+    if (r < 0) {
+        (void)json_object_set_new(o, "kernel",
+                                  c->json ? json_null() : json_sprintf("cannot be asked: %s", strerror(-r)));
+        return true;
+    }
+    (void)json_object_set_new(o, "kernel", c->json ? kernel_json(&k) : kernel_words(&k));
+    return k.verdict == j->verdict && k.has_rule && k.rule == j->reason;
+}
+
 static int judge(struct cli *c, const struct asked *a)
 {
-    uint8_t frame[FRAME_MAX];
+    static const uint8_t ethertypes[2][2] = {{0x08, 0x00}, {0x86, 0xdd}};
+    uint8_t frame[ETHER_HEADER + FRAME_MAX] = {0};
     struct policy_judgement j;
     int status;
     struct policy *p = cli_gate_policy(c, &status);
     if (p == NULL) {
         return status;
     }
-    const struct policy_question q = {.side = a->side, .link = PACKET_IP, .frame = {frame, build(a, frame)}};
+    memcpy(frame + ETHER_HEADER - 2, ethertypes[a->from.v6 ? 1 : 0], 2);
+    size_t len = ETHER_HEADER + build(a, frame + ETHER_HEADER);
+    const struct policy_question q = {.side = a->side, .link = PACKET_ETHERNET, .frame = {frame, len}};
     policy_evaluate(p, &q, &j);
     json_t *o = describe(p, &j);
+    if (!add_kernel(c, p, &q, &j, o)) {
+        cli_error("the program in the kernel and the configuration do not say the same: not reloaded, or a rate");
+    }
     cli_print_object(c, o);
     json_decref(o);
     policy_free(&p);

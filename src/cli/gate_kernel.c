@@ -9,6 +9,7 @@
 
 struct gate_kernel {
     const struct policy *policy;
+    enum packet_side side;
     struct policy_rows rows;
     struct gate_program programs[2]; /* by link */
     bool loaded[2];
@@ -30,14 +31,12 @@ void gate_kernel_close(struct gate_kernel **kp)
     free(k);
 }
 
-static int load(struct gate_kernel *k, enum packet_side side)
+/* The first is for Ethernet and makes the maps; the other only where it is needed: loading takes long. */
+static int load(struct gate_kernel *k, enum packet_link link)
 {
-    int r = 0;
-    for (size_t link = 0; link < 2 && r == 0; link++) {
-        struct gate_kind kind = {.ip = link == PACKET_IP, .uplink = side == PACKET_UPLINK, .explain = true};
-        r = gate_program_load(kind, link > 0 ? &k->programs[0].maps : NULL, &k->programs[link]);
-        k->loaded[link] = r == 0;
-    }
+    struct gate_kind kind = {.ip = link == PACKET_IP, .uplink = k->side == PACKET_UPLINK, .explain = true};
+    int r = k->loaded[link] ? 0 : gate_program_load(kind, link > 0 ? &k->programs[0].maps : NULL, &k->programs[link]);
+    k->loaded[link] = r == 0;
     return r;
 }
 
@@ -60,7 +59,8 @@ int gate_kernel_open(const struct policy *p, enum packet_side side, struct gate_
         return -ENOMEM;
     }
     k->policy = p;
-    int r = load(k, side);
+    k->side = side;
+    int r = load(k, PACKET_ETHERNET);
     r = r == 0 ? set_policy(k) : r;
     if (r < 0) {
         gate_kernel_close(&k);
@@ -87,7 +87,8 @@ int gate_kernel_judge(struct gate_kernel *k, const struct policy_question *q, st
     enum policy_verdict verdict;
     struct gate_judgement j;
     *ret = (struct policy_judgement){0};
-    int r = gate_program_run(program, q->frame, &verdict, &j, NULL);
+    int r = load(k, q->link);
+    r = r == 0 ? gate_program_run(program, q->frame, &verdict, &j, NULL) : r;
     if (r < 0) {
         return r;
     }

@@ -328,6 +328,7 @@ def test_verbs_see_what_was_changed(house):
     house.do("gate", "exempt", "add", LINE[4], "--until", "1h", "--reason", "asked")
     tested = json.loads(house.run("gate", "test", "--from", LINE[4], "--to", FAR[4], "--json").stdout)
     assert (tested["verdict"], tested["rule"]) == ("pass", "exemption")
+    assert tested["kernel"] == {"verdict": "pass", "rule": "exemption", "program": "keeper"}
     assert "10.25.0.2" in house.do("export", "nft")
     assert "10.25.0.2/32; protocol =tcp; destination-port =25; } then { accept; }" in house.do("export", "flowspec")
     house.do("gate", "mode", "monitor", "--reason", "trial")

@@ -240,7 +240,10 @@ def test_errors_by_their_status(gate):
 
 def test_gate_test(gate):
     def ask(*arguments, status):
-        return json.loads(gate.run("gate", "test", "--json", *arguments, status=status))
+        judged = json.loads(gate.run("gate", "test", "--json", *arguments, status=status))
+        kernel = judged.pop("kernel")
+        assert kernel.pop("program") == "own" and kernel == {k: judged[k] for k in ("verdict", "rule", "would") if k in judged}
+        return judged
 
     assert ask("--from", DENY, "--to", WORLD, status=1) == {"verdict": "refuse", "rule": "class", "class": "dynamic", "line": DENY,
                                                             "port25": "deny", "prefix": "198.51.100.0/24"}
