@@ -82,18 +82,32 @@ static void act(struct walk *w, struct message *m)
     w->delivering += r > 0;
 }
 
-static void walk_end(struct walk *w)
+/* When what was done is on the disk, as for everybody else. */
+static void walk_answer(void *arg, int error)
 {
+    struct walk *w = arg;
     json_t *o = json_pack("{s:I,s:I,s:I}", "count", (json_int_t)w->count, "delivering", (json_int_t)w->delivering,
                           "missing", (json_int_t)w->missing);
     struct control_request *rq = w->rq;
     bool none = w->missing > 0 && w->count == 0 && w->action != ACTION_LIST;
     walk_free(w);
-    if (none) {
+    if (none || error < 0) {
         json_decref(o);
+    }
+    if (error < 0) {
+        control_fail(rq, EX_TEMPFAIL, "taken, but the disk has not taken it yet: %s", strerror(-error));
+    } else if (none) {
         control_fail(rq, 1, "no such message in the queue");
     } else {
         control_done(rq, o);
+    }
+}
+
+static void walk_end(struct walk *w)
+{
+    int r = 0;
+    if (w->action == ACTION_LIST || w->count == 0 || (r = spool_when_durable(w->sp, walk_answer, w)) < 0) {
+        walk_answer(w, r);
     }
 }
 

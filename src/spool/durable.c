@@ -1,4 +1,8 @@
 /* durable.c: what the log tells: a batch is on the disk, or could not be. Answers leave from here only. */
+#include <errno.h>
+#include <stdlib.h>
+#include <utlist.h>
+
 #include "common/log.h"
 #include "spool/spool_int.h"
 
@@ -134,6 +138,44 @@ static void log_health(void *arg, int error)
 static uint64_t log_spool_ms(void *arg)
 {
     return spool_now(arg);
+}
+
+/* --- who waits for a change --- */
+
+struct durable_wait {
+    struct durable_wait *next;
+    uint64_t turn; /* of the log */
+    void (*done)(void *arg, int error);
+    void *arg;
+};
+
+int spool_when_durable(struct spool *sp, void (*done)(void *arg, int error), void *arg)
+{
+    struct durable_wait *w = calloc(1, sizeof(*w));
+    struct log_figures f;
+    if (w == NULL) {
+        return -ENOMEM;
+    }
+    log_figures(sp->log, &f);
+    *w = (struct durable_wait){.turn = f.gather_turn, .done = done, .arg = arg};
+    LL_APPEND(sp->waits, w);
+    return 0;
+}
+
+void durable_waits_tick(struct spool *sp, bool closing)
+{
+    struct log_figures f;
+    if (sp->waits == NULL) {
+        return;
+    }
+    log_figures(sp->log, &f);
+    while (sp->waits != NULL && (closing || f.down || sp->waits->turn <= f.durable_turn)) {
+        struct durable_wait *w = sp->waits;
+        int error = w->turn <= f.durable_turn ? 0 : sp->log_error < 0 ? sp->log_error : -EIO;
+        LL_DELETE(sp->waits, w);
+        w->done(w->arg, error);
+        free(w);
+    }
 }
 
 const struct log_ops durable_ops = {

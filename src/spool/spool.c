@@ -83,6 +83,7 @@ uint64_t spool_poll(struct spool *sp)
     tidy_move(sp);
     tidy_snapshot(sp);
     uint64_t retry = tidy_is_gathering(sp) ? UINT64_MAX : log_kick(sp->log, mono);
+    durable_waits_tick(sp, false);
     intake_state_update(sp);
     intake_pressure_update(sp);
     at = tick < at ? tick : at;
@@ -273,6 +274,7 @@ void spool_close(struct spool **spp)
         collect(sp);
         (void)log_kick(sp->log, clock_mono_ms());
     } while (!settled(sp));
+    durable_waits_tick(sp, true);
     spool_free(sp);
     *spp = NULL;
 }

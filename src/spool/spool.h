@@ -79,6 +79,11 @@ int spool_hold(struct spool *sp, uint64_t id, struct span words);
 int spool_release(struct spool *sp, uint64_t id);
 int spool_retry(struct spool *sp, uint64_t id);
 int spool_remove(struct spool *sp, uint64_t id, struct span words);
+/*
+ * done is called once, from spool_poll or spool_close: 0 when every change made until now is on the disk; -errno when
+ * the disk does not take it now (it holds in memory and is tried again). 0 or -ENOMEM.
+ */
+int spool_when_durable(struct spool *sp, void (*done)(void *arg, int error), void *arg);
 int spool_suspend(struct spool *sp, struct span account, struct span words);
 int spool_resume(struct spool *sp, struct span account);
 /* The guard tells all suspensions anew: begin, spool_suspend() each, then settle: those not told again are resumed. */

@@ -13,6 +13,7 @@
 #define HELD_DEADLINE_MS (60U * 60U * 1000U) /* look again at what is held */
 
 struct stream;
+struct durable_wait;
 struct spool {
     const struct spool_disk *disk;
     struct spool_config config;
@@ -28,6 +29,7 @@ struct spool {
     bool *shard_up;
     bool closing, draining;
 
+    struct durable_wait *waits; /* durable.c */
     struct spool_state state;
     int log_error;
     struct disk_space space;
@@ -93,6 +95,7 @@ void job_cancel(struct spool *sp, struct schedule_job *j);
 
 /* --- durable.c --- */
 extern const struct log_ops durable_ops;
+void durable_waits_tick(struct spool *sp, bool closing); /* answers those whose time has come; closing: all */
 
 /* --- report.c --- */
 void report_start(struct spool *sp, struct message *m);

@@ -171,6 +171,59 @@ static void test_full_disk(void **state)
     world_fini(&w);
 }
 
+static void on_durable(void *arg, int error)
+{
+    *(int *)arg = error;
+}
+
+static bool is_held(struct world *w, uint64_t id)
+{
+    return (index_find(spool_index(w->sp), id)->state & INDEX_HELD) != 0;
+}
+
+/* An operator is answered when the change is on the disk, not before; or told that the disk does not take it. */
+static void test_operator_waits_for_the_disk(void **state)
+{
+    (void)state;
+    struct world w;
+    int error = 1;
+    world_init(&w, 1, SEGMENT);
+    assert_int_equal(world_open(&w), 0);
+    spool_shard_up(w.sp, 0, false);
+    world_send(&w, 3000, false);
+    world_settle(&w);
+    uint64_t id = w.ledger[0].id;
+    assert_int_equal(spool_hold(w.sp, id, SPAN_LIT("by hand")), 0);
+    assert_int_equal(spool_when_durable(w.sp, on_durable, &error), 0);
+    for (int i = 0; i < 64 && error == 1; i++) {
+        (void)spool_poll(w.sp);
+    }
+    assert_int_equal(error, 0);
+    world_drop(&w);
+    memdisk_power_on(w.mem, MEMDISK_LOSE_ALL, 1);
+    assert_int_equal(world_open(&w), 0);
+    assert_true(is_held(&w, id));
+
+    memdisk_fail_call(w.mem, MEMDISK_SYNC, 1, UINT64_MAX, EIO);
+    error = 1;
+    assert_int_equal(spool_release(w.sp, id), 0);
+    assert_int_equal(spool_when_durable(w.sp, on_durable, &error), 0);
+    world_settle(&w);
+    assert_int_equal(error, -EIO);
+    memdisk_fail_call(w.mem, MEMDISK_SYNC, 0, 0, 0);
+    w.mono_ms += 10000;
+    world_settle(&w);
+    error = 1;
+    assert_int_equal(spool_when_durable(w.sp, on_durable, &error), 0);
+    world_settle(&w);
+    assert_int_equal(error, 0);
+    world_drop(&w);
+    memdisk_power_on(w.mem, MEMDISK_LOSE_ALL, 1);
+    assert_int_equal(world_open(&w), 0);
+    assert_false(is_held(&w, id));
+    world_fini(&w);
+}
+
 static void test_two_daemons(void **state)
 {
     (void)state;
@@ -233,6 +286,7 @@ int main(void)
         cmocka_unit_test(test_crashes),
         cmocka_unit_test(test_every_call_fails),
         cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_operator_waits_for_the_disk),
         cmocka_unit_test(test_two_daemons),
         cmocka_unit_test(test_duplicate_id),
         cmocka_unit_test(test_clock_steps),
