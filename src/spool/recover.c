@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/fault.h"
 #include "common/id.h"
 #include "spool/recover_int.h"
 #include "spool/scout.h"
@@ -509,19 +510,23 @@ static int recover_steps(struct recovering *rc)
     struct snapshot_header header;
     int r = segments_look(rc);
     r = r < 0 ? r : tail_find(rc);
+    (void)FAULT_POINT("spool.recover.tail");
     r = r < 0 ? r : snapshot_use(rc, &header);
     if (r < 0) {
         return r;
     }
     rc->out->from_snapshot = r == 1;
     r = rc->head == 0 ? 0 : log_replay(rc, r == 1 ? &header : NULL);
+    (void)FAULT_POINT("spool.recover.replayed");
     r = r < 0 ? r : unborn_check(rc);
     r = r < 0 ? r : last_batch_check(rc);
     r = r < 0 ? r : large_check(rc);
     r = r < 0 ? r : segments_table(rc);
     r = r < 0 ? r : live_count(rc);
     if (r == 0 && !rc->options->read_only) {
+        (void)FAULT_POINT("spool.recover.checked");
         leftovers(rc);
+        (void)FAULT_POINT("spool.recover.cleared");
         head_open(rc);
     }
     rc->out->spool_ms = time_carried_on(rc);

@@ -315,7 +315,21 @@ def test_I8_a_big_spool_starts_soon_and_has_one_owner(world):
         spool.parent.mkdir()
         spool.parent.chmod(0o755)
         start = BUILD / "bench/spool-start"
-        subprocess.run([start, "fill", spool, str(count), "400"], check=True, stdout=subprocess.DEVNULL)
+
+        def reads():
+            """(calls, octets read) of a start; it takes one message more."""
+            log = world.dir / "i8.strace"
+            subprocess.run(["strace", "-f", "-qq", "-o", log, "-e", "trace=pread64", start, "open", spool], check=True,
+                           stdout=subprocess.DEVNULL)
+            found = [int(n) for n in re.findall(r"\) += ([0-9]+)$", log.read_text(), re.MULTILINE)]
+            return len(found), sum(found)
+        subprocess.run([start, "fill", spool, str(count // 4), "400"], check=True, stdout=subprocess.DEVNULL)
+        quarter = reads()
+        subprocess.run([start, "fill", spool, str(count - count // 4 - 2), "400"], check=True, stdout=subprocess.DEVNULL)
+        whole = reads()
+        print(f"invariants, reads of a start (calls, octets): {quarter} with {count // 4} messages, {whole} with {count}")
+        more = count - count // 4  # beside what a start reads of any spool (the head is searched to its end)
+        assert whole[0] - quarter[0] < more / 20 and whole[1] - quarter[1] < more * 4096, f"{quarter}, then {whole}"
         subprocess.run(["chown", "-R", "kidoban-spool:kidoban", spool], check=True)
         began = time.monotonic()
         game.house.start(wait=False)
