@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from gate_net import OUT4, OUT6, SUB4, SUB6, Net, connect, ip, popen, python  # noqa: E402
+from gate_net import OUT4, OUT6, SUB4, SUB6, Net, checksum, connect, ip, popen, python  # noqa: E402
 from house import KIDOBAN, KIDOBAND, PATIENCE, eventually  # noqa: E402
 
 PINS = pathlib.Path("/sys/fs/bpf/kidoban")
@@ -82,13 +83,18 @@ class Gate:
         assert done.returncode == 0, done.stderr + self.said()
 
     def keeper(self):
-        status = json.loads(self.run("status", "--json").stdout)
-        return next(p["pid"] for p in status["processes"] if p["role"] == "gate")
+        """Its number, while it serves; else 0."""
+        done = self.run("status", "--json")
+        processes = json.loads(done.stdout)["processes"] if done.returncode == 0 else []
+        return next((p["pid"] for p in processes if p["role"] == "gate" and p["state"] == "running"), 0)
+
+    def another_keeper(self, old):
+        eventually(lambda: self.keeper() not in (0, old) and self.run("gate", "status").returncode == 0, 60, "another keeper")
 
     def kill_keeper(self):
         old = self.keeper()
         os.kill(old, signal.SIGKILL)
-        eventually(lambda: self.run("gate", "status").returncode == 0 and self.keeper() not in (0, old), 60, "another keeper")
+        self.another_keeper(old)
 
     def events(self, name):
         lines = (self.path / "events").read_text().splitlines()
@@ -168,6 +174,75 @@ def test_what_a_program_is_told(standing, answer, told):
     standing.reload(refuse_with=answer)
     assert [connect("sub", address, 25, 2 if answer == "drop" else 30) for address in BOTH] == told
     standing.reload(refuse_with="tcp-reset")
+
+
+# Prints the answer's octets to a connection's SYN, and the SYN's, for each port.
+ANSWERS = """
+import socket, sys
+for port in map(int, sys.argv[2:]):
+    tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+    tap.bind(("s0", 3))
+    tap.settimeout(30)
+    try:
+        socket.create_connection((sys.argv[1], port), timeout=30)
+    except OSError:
+        pass
+    syn = answer = None
+    while not answer:
+        packet = tap.recv(2048)
+        at = 20 if packet[0] >> 4 == 4 else 40
+        if packet[9 if at == 20 else 6] != 6:
+            continue
+        source, to = int.from_bytes(packet[at:at + 2], "big"), int.from_bytes(packet[at + 2:at + 4], "big")
+        syn = packet if to == port else syn
+        answer = packet if source == port else None
+    print(syn.hex(), answer.hex())
+"""
+
+
+def fields(line):
+    """What of a reset does not depend on where it was made and on the connection's numbers."""
+    syn, answer = (bytes.fromhex(packet) for packet in line.split())
+    v6 = answer[0] >> 4 == 6
+    at = 40 if v6 else 20
+    addresses = (answer[8:24], answer[24:40]) if v6 else (answer[12:16], answer[16:20])
+    asked = (syn[8:24], syn[24:40]) if v6 else (syn[12:16], syn[16:20])
+    tcp = answer[at:]
+    pseudo = b"".join(addresses) + (struct.pack("!IxxxB", len(tcp), 6) if v6 else struct.pack("!xBH", 6, len(tcp)))
+    number = struct.unpack("!I", syn[at + 4:at + 8])[0]
+    sequence, acknowledged, offset, flags, window, _, urgent = struct.unpack("!IIBBHHH", tcp[4:20])
+    return {"answers it": addresses == asked[::-1] and tcp[:4] == syn[at + 2:at + 4] + syn[at:at + 2],
+            "length": (len(answer), struct.unpack("!H", answer[4:6] if v6 else answer[2:4])[0]), "sequence": sequence,
+            "acknowledges": (acknowledged - number) % 2**32, "offset": offset, "flags": flags, "window": window, "urgent": urgent,
+            "header": v6 or checksum(answer[:20]), "version": answer[0]}, checksum(pseudo + tcp)
+
+
+@pytest.mark.parametrize("address", BOTH)
+def test_a_reset_is_as_the_kernels_own(standing, address):
+    """Port 26 is closed at the far end, whose kernel says so itself."""
+    own, ours = map(fields, python("sub", ANSWERS, address, 26, 25).splitlines())
+    assert ours == (own[0], 0) and own[0]["answers it"]
+
+
+# A SYN-ACK from port 25, which no connection of ours asked for.
+BACK = """
+import socket, struct, sys
+for address in sys.argv[1:]:
+    v6 = ":" in address
+    s = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+    if v6:
+        s.setsockopt(socket.IPPROTO_IPV6, 7, 16)  # IPV6_CHECKSUM
+    s.sendto(struct.pack("!HHIIBBHHH", 25, 40000, 1, 2, 5 << 4, 0x12, 1024, 0, 0), (address, 0))
+    print("sent")
+"""
+
+
+def test_the_way_back(standing):
+    """What comes from port 25 towards a denied line is dropped at the uplink."""
+    before = standing.counted()["dropped"], standing.status()["reasons"]["return-path"]
+    assert python("out", BACK, SUB4, SUB6).split() == ["sent", "sent"]
+    eventually(lambda: (standing.counted()["dropped"], standing.status()["reasons"]["return-path"]) == (before[0] + 2, before[1] + 2),
+               what="both dropped")
 
 
 def test_inbound_and_the_default(standing):
@@ -303,8 +378,9 @@ def test_nothing_is_open_and_nothing_is_lost(gate, attach):
         after = {i["program"] for i in gate.status()["interfaces"]}
         assert len(before) == len(after) == 2 and not before & after and gate.places() == PLACES[attach]
         assert not list(PINS.glob("program-*0123456789abcdef"))
+        old = gate.keeper()
         assert gate.run("upgrade").returncode == 0
-        gate.ready()
+        gate.another_keeper(old)
         refused = gate.counted()["refused"] + gate.counted()["dropped"]
         gate.daemon.kill()
         gate.daemon.wait()
