@@ -47,14 +47,18 @@ void runtime_free(struct runtime **rp)
     free(r);
 }
 
-/* Lists are short and change seldom: room for one more each time. */
 static int append_exemption(struct runtime *r, const struct runtime_exemption *e)
 {
-    struct runtime_exemption one = *e, *grown = reallocarray(r->exemptions, r->exemptions_count + 1, sizeof(*grown));
-    if (grown == NULL) {
-        return -ENOMEM;
+    struct runtime_exemption one = *e;
+    if (r->exemptions_count == r->exemptions_room) {
+        size_t room = r->exemptions_room * 2 + 16;
+        struct runtime_exemption *grown = reallocarray(r->exemptions, room, sizeof(*grown));
+        if (grown == NULL) {
+            return -ENOMEM;
+        }
+        r->exemptions = grown;
+        r->exemptions_room = room;
     }
-    r->exemptions = grown;
     int error = words_copy(&one.words, &e->words);
     if (error == 0) {
         r->exemptions[r->exemptions_count++] = one;
@@ -62,6 +66,7 @@ static int append_exemption(struct runtime *r, const struct runtime_exemption *e
     return error;
 }
 
+/* There are few, and they change seldom: room for one more each time. */
 static int append_mode(struct runtime *r, const struct runtime_mode *m)
 {
     struct runtime_mode one = *m, *grown = reallocarray(r->modes, r->modes_count + 1, sizeof(*grown));

@@ -43,7 +43,7 @@ struct runtime_mode {
 
 struct runtime {
     struct runtime_exemption *exemptions; /* in order of their ids; no prefix twice */
-    size_t exemptions_count;
+    size_t exemptions_count, exemptions_room;
     struct runtime_mode *modes; /* no class twice */
     size_t modes_count;
     uint64_t last_id;
