@@ -4,6 +4,7 @@
     Lab()                          the one that is up in this world
 """
 
+import ipaddress
 import json
 import os
 import pathlib
@@ -117,6 +118,12 @@ class Lab(Servers):
         self.edge.start()
         for address in net.HOSTS["fixed"][2:]:
             self.edge.run("gate", "exempt", "add", address, "--reason", "has a mail server of their own, and asked")
+
+    def gate_impact(self, host, family):
+        """What `kidoban gate impact` says of that host's line; None when it names none such."""
+        address = ipaddress.ip_address(net.address(host, family))
+        lines = self.edge.json("gate", "impact", "--no-names")["lines"]
+        return next((line for line in lines if address in ipaddress.ip_network(line["line"])), None)
 
     def gate_exempted(self):
         """Packets that our gate has let through by an exemption."""

@@ -179,10 +179,10 @@ def away_587(act):
 
 
 def infected(act):
-    """Every exchanger there is, and thirty more addresses that answer."""
+    """Every exchanger there is, and many more addresses that answer, as fast as they refuse."""
     hosts = [net.address(h, act.family) for h in ("mx", "mail", "other-mail")]
-    many = [f"192.0.2.{n}" if act.family == 4 else f"2001:db8:300:1::{n:x}" for n in range(129, 142)]
-    counted = act.lab.gate_refused()
+    many = [f"192.0.2.{n}" if act.family == 4 else f"2001:db8:300:1::{n:x}" for n in range(129, 166)]
+    counted, before = act.lab.gate_refused(), act.lab.gate_impact("infected", act.family)
     reached = sum(act.connections(h, "infected") for h in ("mx", "mail", "other-mail"))
     done = net.run("infected", BOT, "everywhere", "--sender", "win@example.com", "--recipient", act.to, *hosts, *many, check=False)
     promised(done.returncode == 0, f"the bot failed: {last_words(done.stderr)}")
@@ -193,8 +193,16 @@ def infected(act):
     more = act.lab.gate_refused() - counted
     promised(more >= tried, f"the gate counted only {more} of {tried}")
     promised(not act.arrived(), "a message arrived")
+    line = act.lab.gate_impact("infected", act.family)
+    promised(line is not None, "kidoban gate impact does not name the line")
+    told = line["refused_connections"] - (before["refused_connections"] if before else 0)
+    promised(told >= tried, f"kidoban gate impact has only {told} of {tried}")
+    address = net.address("infected", act.family)
+    logged = eventually(lambda: [e for e in act.lab.edge.events(event="gate.refused") if e["address"] == address], 60,
+                        "the gate's event of the line")
     return Happened(f"{out['refused']} of {tried} connections refused", [f"in {out['seconds']} s",
-                    f"kidoban gate status reports {more} more refused of class dynamic", "nothing arrived"])
+                    f"our gate counted {more}", f"kidoban gate impact: {line['line']}, {told} more refused, looks like {line['kind']}",
+                    f"event gate.refused at {logged[0]['interface']}", "nothing arrived"])
 
 
 def sendmail(act):

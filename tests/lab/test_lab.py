@@ -172,17 +172,27 @@ def classes(lab):
     return {c["class"]: c for c in lab.json("edge", "kidoban", "gate", "status")["classes"]}
 
 
+def noted(lab):
+    """Whom the gate cuts off, or would cut off, by line."""
+    return {line["line"]: line for line in lab.json("edge", "kidoban", "gate", "impact", "--no-names")["lines"]}
+
+
 def test_monitor_mode_lets_pass_and_counts(lab):
     """What an operator runs for weeks before the gate is switched on: the same traffic passes, and is told as what it would have been."""
     lab.on("edge", "kidoban", "gate", "mode", "monitor", "--reason", "to see whom it would touch")
     try:
-        before = classes(lab)["dynamic"]
+        before, noted_before = classes(lab)["dynamic"], noted(lab)
         for family in (4, 6):
             done = lab.on("ordinary", "swaks", "--server", f"mx{family}.example.com", "--from", "ume@example.org", "--to",
                           f"watched@v{family}.example.com")
             assert re.search(r"250 2\.0\.0 Ok: queued", done), done
         after = classes(lab)["dynamic"]
         assert after["refused"] == before["refused"] and after["would_refuse"] > before["would_refuse"]
+        # ordinary's lines are in the impact, with what was let through, and where it went.
+        now = noted(lab)
+        for line in ("198.51.100.10", "2001:db8:100:10::/64"):
+            assert now[line]["noted_connections"] == noted_before.get(line, {"noted_connections": 0})["noted_connections"] + 1, now[line]
+            assert {to["address"] for to in now[line]["to"]} & {"192.0.2.25", "2001:db8:300::25"}, now[line]
     finally:
         lab.on("edge", "kidoban", "gate", "mode", "enforce", "--reason", "seen")
     for family in (4, 6):
