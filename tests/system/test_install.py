@@ -63,7 +63,7 @@ def test_unit_starts_what_is_installed(root):
 
 def test_users_are_made_each_with_a_group_of_its_own(root):
     users = set(re.findall(r"^u\s+(\S+)", (root / "usr/lib/sysusers.d/kidoban.conf").read_text(), re.M))
-    assert users == {f"kidoban-{role}" for role in ("submit", "vault", "guard", "spool", "deliver")}
+    assert users == {f"kidoban-{role}" for role in ("submit", "vault", "guard", "spool", "deliver", "gate")}
     (root / "etc").mkdir()
     run("systemd-sysusers", f"--root={root}", "kidoban.conf")
     made = {line.split(":")[0]: line.split(":")[3] for line in (root / "etc/passwd").read_text().splitlines()}
