@@ -276,13 +276,14 @@ static void on_stop_timer(uv_timer_t *t)
     child_exit(sb->child, 0);
 }
 
-/* Whoever is between messages is told at once; who is in the middle of one may finish it. */
+/* Whoever is between messages is told at once; who is in the middle of one may finish it. Who stands at the door is
+ * greeted first: a connection that we have taken was not refused. */
 static void on_stop(struct child *c, uint32_t grace_ms)
 {
     static const uint8_t enhanced[3] = {4, 3, 2};
     struct submit *sb = c->arg;
-    sb->stopping = true;
     door_close(sb);
+    sb->stopping = true;
     struct session *next;
     for (struct session *s = sb->sessions; s != NULL; s = next) {
         next = s->next;

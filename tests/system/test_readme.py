@@ -36,7 +36,7 @@ def commands(page):
     """kidoban's, from the blocks and from between backticks, in the order of the page."""
     words = re.findall(r"(?m)^    (kidoban .*)$|`(kidoban [a-z][^`]*)`", text_of(page))
     typed = [shlex.split(block or inline)[1:] for block, inline in words]
-    return [c for c in typed if c[0] != "gate"]  # only named there, without what they need
+    return [c for c in typed if c[0] not in ("gate", "export")]  # only named there, without what they need
 
 
 @pytest.fixture(scope="module")
