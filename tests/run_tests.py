@@ -355,7 +355,7 @@ STAGES = [
     ("soak", "a while of life", lambda: crash("soak")),
 ]
 
-LONG = {"system-asan"}  # only with --long, or when named: with it the whole takes longer than 25 minutes
+LONG = {"system-asan", "rows6-asan"}  # only with --long, or when named: with them the whole takes longer than 25 minutes
 LONG_RUN = False
 
 

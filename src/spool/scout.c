@@ -82,7 +82,7 @@ static void scout_done(struct task *task)
 
 struct scout *scout_start(const struct spool_disk *disk, uint64_t from, uint64_t offset, uint64_t to)
 {
-    struct scout *s = calloc(1, sizeof(*s));
+    struct scout *s = from < to ? calloc(1, sizeof(*s)) : NULL; /* one segment recovery reads as fast itself */
     if (s == NULL) {
         return NULL;
     }
@@ -91,7 +91,7 @@ struct scout *scout_start(const struct spool_disk *disk, uint64_t from, uint64_t
     s->offset = offset;
     s->to = to;
     atomic_init(&s->next, from);
-    for (size_t i = 0; i < SCOUTS; i++) {
+    for (size_t i = 0; i < SCOUTS && i <= to - from; i++) {
         struct scout_task *t = &s->tasks[i];
         t->task = (struct task){.run = scout_run, .done = scout_done};
         t->scout = s;

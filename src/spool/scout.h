@@ -12,7 +12,8 @@
 
 struct scout;
 
-/* From the batch at `offset` of segment `from` on, to the end of segment `to`. NULL: none; that is no error. */
+/* From the batch at `offset` of segment `from` on, to the end of segment `to`. NULL: none (one segment only, or no
+ * memory); that is no error. */
 struct scout *scout_start(const struct spool_disk *disk, uint64_t from, uint64_t offset, uint64_t to);
 void scout_stop(struct scout **s); /* it need not have finished */
 
