@@ -54,8 +54,8 @@ class Net:
             ip("-6", "route", "add", "default", "via", f"{net6}::1", netns=host)
         for key in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
             pathlib.Path("/proc/sys/net", key).write_text("1")
-        python("sub", WHOLE, "s0")
-        python("out", WHOLE, "o0")
+        python("sub", OFFLOAD, "s0", 0)
+        python("out", OFFLOAD, "o0", 0)
         self.servers = {name: popen(name, "serve") for name in ("sub", "out")}
         for server in self.servers.values():
             assert server.stdout.readline() == "ready\n"
@@ -69,10 +69,10 @@ class Net:
             ip("netns", "delete", name)
 
 
-# Checksums are whole, as on a wire: a veth would leave them to a device that is not there.
-WHOLE = """
+# Who finishes the checksums of what a device sends: 0, the kernel before it does, as on a wire; 1, the device, which a veth is not.
+OFFLOAD = """
 import array, fcntl, socket, struct, sys
-value = array.array("B", struct.pack("II", 0x17, 0))  # ETHTOOL_STXCSUM
+value = array.array("B", struct.pack("II", 0x17, int(sys.argv[2])))  # ETHTOOL_STXCSUM
 fcntl.ioctl(socket.socket(), 0x8946, struct.pack("16sP", sys.argv[1].encode(), value.buffer_info()[0]))
 """
 

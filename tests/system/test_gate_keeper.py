@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from gate_net import OUT4, OUT6, SUB4, SUB6, Net, checksum, connect, ip, popen, python  # noqa: E402
+from gate_net import OFFLOAD, OUT4, OUT6, SUB4, SUB6, Net, checksum, connect, ip, popen, python  # noqa: E402
 from house import KIDOBAN, KIDOBAND, PATIENCE, eventually  # noqa: E402
 
 PINS = pathlib.Path("/sys/fs/bpf/kidoban")
@@ -222,6 +222,63 @@ def test_a_reset_is_as_the_kernels_own(standing, address):
     """Port 26 is closed at the far end, whose kernel says so itself."""
     own, ours = map(fields, python("sub", ANSWERS, address, 26, 25).splitlines())
     assert ours == (own[0], 0) and own[0]["answers it"]
+
+
+# Prints a connection's SYN, and what else arrives that has its destination as source: a reset or an ICMP error.
+TOLD = """
+import socket, sys
+tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+tap.bind(("s0", 3))
+tap.settimeout(30)
+try:
+    socket.create_connection((sys.argv[1], 25), timeout=30)
+except OSError:
+    pass
+syn = answer = None
+far = socket.inet_pton(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, sys.argv[1])
+while not answer:
+    packet, where = tap.recvfrom(2048)
+    v6 = packet[0] >> 4 == 6
+    source, to = (packet[8:24], packet[24:40]) if v6 else (packet[12:16], packet[16:20])
+    if packet[6 if v6 else 9] == 6 and to == far:
+        syn = packet
+    elif source == far:
+        answer = packet
+print(syn.hex(), answer.hex())
+"""
+
+
+@pytest.fixture
+def unfinished(standing):
+    """A line whose SYNs arrive with a checksum that is left to a device, as a veth's, a tap's or a virtio's do. What the gate
+    sends has it finished by the kernel, as before a wire."""
+    standing.reload(attach="tc")
+    python("sub", OFFLOAD, "s0", 1)
+    subprocess.run([sys.executable, "-c", OFFLOAD, "eth1", "0"], check=True)
+    yield standing
+    subprocess.run([sys.executable, "-c", OFFLOAD, "eth1", "1"], check=True)
+    python("sub", OFFLOAD, "s0", 0)
+    standing.reload(attach="auto", refuse_with="tcp-reset")
+
+
+@pytest.mark.parametrize("address", BOTH)
+@pytest.mark.parametrize("answer", ["tcp-reset", "icmp-prohibited"])
+def test_an_answer_to_an_unfinished_checksum(unfinished, answer, address):
+    unfinished.reload(refuse_with=answer)
+    asked, told = (bytes.fromhex(packet) for packet in python("sub", TOLD, address).split())
+    at, v6 = (40, True) if ":" in address else (20, False)
+    ends = told[8:40] if v6 else told[12:20]
+
+    def total(octets, protocol):
+        return checksum(ends + (struct.pack("!IxxxB", len(octets), protocol) if v6 else struct.pack("!xBH", protocol, len(octets))) + octets)
+
+    assert total(asked[at:], 6) != 0  # else this proves nothing
+    if answer == "tcp-reset":
+        assert told[6 if v6 else 9] == 6 and told[at + 13] == 0x14 and total(told[at:], 6) == 0
+        return
+    quoted = told[at + 8:]
+    assert (total(told[at:], 58) if v6 else checksum(told[at:])) == 0 and quoted[at:at + 16] == asked[at:at + 16]
+    assert total(quoted[at:], 6) == 0  # of a SYN, all is quoted
 
 
 # A SYN-ACK from port 25, which no connection of ours asked for.
