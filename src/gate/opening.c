@@ -22,7 +22,7 @@
 int opening_load(struct keeper *k)
 {
     struct stat st;
-    k->open = lstat(MARK, &st) == 0;
+    k->open = lstat(MARK, &st) == 0 && S_ISDIR(st.st_mode); /* nothing else opens it */
     if (k->open && !k->child->again) {
         k->open = false;
         return unlinkat(AT_FDCWD, MARK, AT_REMOVEDIR) == 0 ? 0 : -errno;

@@ -110,25 +110,29 @@ static void program_pin_name(size_t i, int uplink, char name[static NAME_SIZE])
                    gate_program_build(kinds[i].kind));
 }
 
-static uint32_t map_id(int fd)
+/* 0: it is no map of that name. Whatever else is pinned there, a program even, has another name where a map has its. */
+static uint32_t map_id(int fd, size_t i)
 {
     struct bpf_map_info info = {0};
     uint32_t size = sizeof(info);
-    return fd >= 0 && bpf_obj_get_info_by_fd(fd, &info, &size) == 0 ? info.id : 0;
+    bool ours = fd >= 0 && bpf_obj_get_info_by_fd(fd, &info, &size) == 0 &&
+                strncmp(info.name, map_names[i], sizeof(info.name)) == 0;
+    return ours ? info.id : 0;
 }
 
-/* Fills *ret_id. Does the program read these very maps? */
-static bool reads(int program, const struct gate_maps *maps, uint32_t *ret_id)
+/* Fills *ret_id. Is it a program of that kind that reads these very maps? */
+static bool reads(int program, struct gate_kind kind, const struct gate_maps *maps, uint32_t *ret_id)
 {
     uint32_t ids[64] = {0};
     struct bpf_prog_info info = {.map_ids = (uintptr_t)ids, .nr_map_ids = sizeof(ids) / sizeof(ids[0])};
     uint32_t size = sizeof(info);
-    if (bpf_obj_get_info_by_fd(program, &info, &size) != 0) {
+    if (bpf_obj_get_info_by_fd(program, &info, &size) != 0 ||
+        info.type != (uint32_t)(kind.tc ? BPF_PROG_TYPE_SCHED_CLS : BPF_PROG_TYPE_XDP)) {
         return false;
     }
     *ret_id = info.id;
     for (size_t i = 0; i < GATE_MAPS; i++) {
-        uint32_t id = map_id(maps->fd[i]);
+        uint32_t id = map_id(maps->fd[i], i);
         bool found = false;
         for (size_t k = 0; k < info.nr_map_ids && k < sizeof(ids) / sizeof(ids[0]); k++) {
             found = found || (id != 0 && ids[k] == id);
@@ -145,7 +149,7 @@ static int take_maps(struct pins *p, struct gate_program *loaded)
 {
     int r = 0;
     for (size_t i = 0; i < GATE_MAPS && r == 0; i++) {
-        if (map_id(p->maps.fd[i]) == map_id(loaded->maps.fd[i])) {
+        if (map_id(p->maps.fd[i], i) == map_id(loaded->maps.fd[i], i)) {
             continue;
         }
         char name[NAME_SIZE];
@@ -167,7 +171,7 @@ static int load_one(struct pins *p, size_t i, int uplink)
     char name[NAME_SIZE];
     program_pin_name(i, uplink, name);
     int fd = bpf_obj_get(name);
-    if (fd >= 0 && reads(fd, &p->maps, &p->ids[i][uplink])) {
+    if (fd >= 0 && reads(fd, kind, &p->maps, &p->ids[i][uplink])) {
         p->programs[i][uplink] = fd;
         return 0;
     }
@@ -184,7 +188,7 @@ static int load_one(struct pins *p, size_t i, int uplink)
     if (r == 0) {
         p->programs[i][uplink] = loaded.fd;
         loaded.fd = -1;
-        (void)reads(p->programs[i][uplink], &p->maps, &p->ids[i][uplink]);
+        (void)reads(p->programs[i][uplink], kind, &p->maps, &p->ids[i][uplink]);
     }
     gate_program_close(&loaded);
     return r;

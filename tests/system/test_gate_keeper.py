@@ -407,6 +407,37 @@ def test_a_foreign_program_stays(gate, foreign):
     assert foreign() == there
 
 
+def swap(*names):
+    """What is pinned under two names changes places."""
+    first, second = (next(PINS.glob(name)) for name in names)
+    aside = PINS / "between"
+    first.rename(aside)
+    second.rename(first)
+    aside.rename(second)
+
+
+@pytest.mark.parametrize("names", [("map-rows-*", "map-sources-*"), ("map-policy-*", "program-xdp-uplink-*"), ("map-judgement-*", "map-events-*"),
+                                   ("program-tc-subscriber-*", "program-xdp-subscriber-*"), ("program-tc-uplink-*", "map-reasons-*")])
+def test_what_is_not_ours_under_our_names(gate, names):
+    """The next keeper makes what is missing anew, and the gate stays shut over it."""
+    gate.write()
+    gate.start().ready()
+    swap(*names)
+    gate.kill_keeper()
+    assert gate.places() == PLACES["tc"]
+    before = gate.counted()["refused"]
+    assert [connect("sub", a, 25) for a in BOTH] == ["ECONNREFUSED", "ECONNREFUSED"] and connect("sub", OUT4, 587) == "open"
+    assert gate.counted()["refused"] >= before + 2
+
+
+def test_only_a_folder_is_the_mark_of_an_open_gate(gate):
+    gate.write()
+    gate.start().ready()
+    (PINS / "open").symlink_to("program")
+    gate.kill_keeper()
+    assert gate.places() == PLACES["tc"] and connect("sub", OUT4, 25) == "ECONNREFUSED"
+
+
 # Under traffic
 
 
