@@ -97,8 +97,8 @@ static bool is_ours(uint32_t program_id)
     return r == 0 && strncmp(info.name, "gate_", 5) == 0;
 }
 
-/* 0: none there. */
-static uint32_t filter_program(enum hook_place place, uint32_t index)
+/* 0; -ENODEV: no such device, -ENOENT or -EINVAL: no filter there. */
+static int filter_program(enum hook_place place, uint32_t index, uint32_t *ret_id)
 {
     struct bpf_tc_hook h;
     tc_hook(place, index, &h);
@@ -106,13 +106,14 @@ static uint32_t filter_program(enum hook_place place, uint32_t index)
     libbpf_print_fn_t words = libbpf_set_print(NULL); /* none there is no matter to warn of */
     int r = bpf_tc_query(&h, &options);
     (void)libbpf_set_print(words);
-    return r == 0 ? options.prog_id : 0;
+    *ret_id = r == 0 ? options.prog_id : 0;
+    return r;
 }
 
 int hook_find_filter(enum hook_place place, uint32_t index, struct hook *ret)
 {
-    uint32_t id = filter_program(place, index);
-    if (id == 0 || !is_ours(id)) {
+    uint32_t id;
+    if (filter_program(place, index, &id) < 0 || !is_ours(id)) {
         return -ENOENT;
     }
     *ret = (struct hook){.place = place, .index = index, .program_id = id, .link_fd = -1};
@@ -147,12 +148,20 @@ static int attach_filter(enum hook_place place, uint32_t index, int program_fd, 
     return r;
 }
 
+bool hook_stands(const struct hook *h)
+{
+    uint32_t id;
+    return filter_program(h->place, h->index, &id) == -ENODEV || id == h->program_id;
+}
+
 static int remove_filter(const struct hook *h)
 {
     struct bpf_tc_hook at;
     tc_hook(h->place, h->index, &at);
     LIBBPF_OPTS(bpf_tc_opts, options, .handle = HOOK_HANDLE, .priority = PRIORITY);
-    return filter_program(h->place, h->index) == h->program_id ? bpf_tc_detach(&at, &options) : 0;
+    uint32_t id;
+    (void)filter_program(h->place, h->index, &id);
+    return id == h->program_id ? bpf_tc_detach(&at, &options) : 0;
 }
 
 /* Both */

@@ -10,6 +10,7 @@
 #ifndef KIDOBAN_GATE_HOOK_H
 #define KIDOBAN_GATE_HOOK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define HOOK_HANDLE 0x4b44424e
@@ -31,6 +32,10 @@ int hook_attach(enum hook_place place, uint32_t index, int program_fd, struct ho
 int hook_replace(struct hook *h, int program_fd);
 int hook_remove(struct hook *h);  /* a device that is gone is no error */
 void hook_forget(struct hook *h); /* closes what is held; the program stays where it is */
+
+/* A TC filter: is it still where it was put, and ours? One that went with its device counts as there. Of XDP the
+ * device's own word tells. */
+bool hook_stands(const struct hook *h);
 
 /* The pinned link of that name. -ENODEV: its device is gone. place becomes HOOK_NATIVE; the device's word decides. */
 int hook_find_link(const char *pin, struct hook *ret);

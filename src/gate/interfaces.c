@@ -222,10 +222,32 @@ static int make_way(struct keeper *k, struct interface *i)
     return r == 0 ? take_away(i, SLOT_XDP) : r;
 }
 
+static void lost(const struct interface *i)
+{
+    log_error("gate.interface.lost", LF_STR("interface", i->link.name),
+              LF_STR("what", "its program was taken away by somebody else; it is put back"));
+}
+
+/* Whoever may set up TC may take filters away, with the whole qdisc, and put others in their place. */
+static bool lost_filters(struct interface *i)
+{
+    bool any = false;
+    for (int slot = SLOT_INGRESS; slot <= SLOT_EGRESS; slot++) {
+        struct hook *h = &i->hooks[slot];
+        if (h->place != HOOK_NONE && !hook_stands(h)) {
+            lost(i);
+            hook_forget(h);
+            any = true;
+        }
+    }
+    return any;
+}
+
 /* The new one comes before the old one goes. */
 static int settle(struct keeper *k, struct interface *i)
 {
     bool outward = interfaces_outward(&k->child->config->config->gate);
+    (void)lost_filters(i);
     int r = main_hook(k, i) == NULL ? make_way(k, i) : 0;
     r = r == 0 && main_hook(k, i) == NULL ? attach_main(k, i) : r;
     if (r == 0 && outward && i->hooks[SLOT_EGRESS].place == HOOK_NONE) {
@@ -318,6 +340,8 @@ static void learn(void *arg, const struct link *l)
     }
 }
 
+static const struct links_ops learning = {.seen = learn};
+
 static void adopt_link(void *arg, const char *pin)
 {
     struct keeper *k = arg;
@@ -339,7 +363,7 @@ static void adopt_link(void *arg, const char *pin)
 
 int interfaces_adopt(struct keeper *k)
 {
-    int r = links_list(learn, k);
+    int r = links_list(&learning, k);
     if (r < 0) {
         log_error("gate.links.failed", LF_ERR(r));
         return r;
@@ -384,7 +408,7 @@ static int look(struct keeper *k)
     for (struct interface *i = k->interfaces; i != NULL; i = i->next) {
         i->link.gone = true;
     }
-    int r = links_list(learn, k);
+    int r = links_list(&learning, k);
     if (r < 0) {
         log_error("gate.links.failed", LF_ERR(r));
         return r;
@@ -479,13 +503,21 @@ void interfaces_seen(void *arg, const struct link *l)
     bool had = has_hooks(i);
     ask_config(&k->child->config->config->gate, i);
     if (lost_xdp(i)) {
-        log_error("gate.interface.lost", LF_STR("interface", l->name),
-                  LF_STR("what", "its program was taken away by somebody else; it is put back"));
+        lost(i);
         (void)hook_remove(&i->hooks[SLOT_XDP]);
     }
     if (i->wanted && !k->open) {
         (void)settle(k, i);
     } else if (!i->wanted && !had) {
         drop(k, i);
+    }
+}
+
+void interfaces_filters(void *arg, uint32_t index)
+{
+    struct keeper *k = arg;
+    struct interface *i = find(k, index);
+    if (i != NULL && i->wanted && !k->open && lost_filters(i)) {
+        (void)settle(k, i);
     }
 }

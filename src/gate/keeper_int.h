@@ -85,6 +85,7 @@ int interfaces_try(struct keeper *k);
 int interfaces_follow(struct keeper *k);
 int interfaces_again(struct keeper *k);                /* the same, after looking what there is */
 void interfaces_seen(void *arg, const struct link *l); /* arg: struct keeper. One came, went or changed */
+void interfaces_filters(void *arg, uint32_t index);    /* arg: struct keeper. Somebody set up TC there */
 void interfaces_free(struct keeper *k);                /* the programs stay where they are */
 
 /* figures.c */

@@ -94,8 +94,15 @@ static bool read_link(const struct nlmsghdr *h, struct link *l)
     return l->name[0] != '\0';
 }
 
+/* A filter goes by itself, or with the qdisc it hangs on. */
+static bool tells_of_filters(const struct nlmsghdr *h)
+{
+    return (h->nlmsg_type == RTM_NEWTFILTER || h->nlmsg_type == RTM_DELTFILTER || h->nlmsg_type == RTM_DELQDISC) &&
+           h->nlmsg_len >= NLMSG_LENGTH(sizeof(struct tcmsg));
+}
+
 /* 1: the list is at its end, 0: more may come, or -errno. */
-static int read_messages(const void *octets, size_t size, void (*seen)(void *arg, const struct link *l), void *arg)
+static int read_messages(const void *octets, size_t size, const struct links_ops *ops, void *arg)
 {
     struct link l;
     unsigned len = (unsigned)size;
@@ -108,13 +115,16 @@ static int read_messages(const void *octets, size_t size, void (*seen)(void *arg
             return h->nlmsg_len >= NLMSG_LENGTH(sizeof(*e)) && e->error < 0 ? e->error : -EPROTO;
         }
         if ((h->nlmsg_type == RTM_NEWLINK || h->nlmsg_type == RTM_DELLINK) && read_link(h, &l)) {
-            seen(arg, &l);
+            ops->seen(arg, &l);
+        } else if (ops->filters != NULL && tells_of_filters(h)) {
+            const struct tcmsg *t = NLMSG_DATA(h);
+            ops->filters(arg, (uint32_t)t->tcm_ifindex);
         }
     }
     return 0;
 }
 
-static int read_socket(int fd, int flags, void (*seen)(void *arg, const struct link *l), void *arg)
+static int read_socket(int fd, int flags, const struct links_ops *ops, void *arg)
 {
     alignas(struct nlmsghdr) static uint8_t room[ROOM];
     int r = 0;
@@ -126,7 +136,7 @@ static int read_socket(int fd, int flags, void (*seen)(void *arg, const struct l
         if (n <= 0) {
             return n < 0 ? -errno : -EPROTO;
         }
-        r = read_messages(room, (size_t)n, seen, arg);
+        r = read_messages(room, (size_t)n, ops, arg);
     }
     return r < 0 ? r : 0;
 }
@@ -148,20 +158,20 @@ static int open_socket(uint32_t groups)
 
 int links_watch_open(void)
 {
-    int size = WATCH_BUFFER, fd = open_socket(RTMGRP_LINK);
+    int size = WATCH_BUFFER, fd = open_socket(RTMGRP_LINK | RTMGRP_TC);
     if (fd >= 0) {
         (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
     }
     return fd;
 }
 
-int links_watch(int fd, void (*seen)(void *arg, const struct link *l), void *arg)
+int links_watch(int fd, const struct links_ops *ops, void *arg)
 {
-    int r = read_socket(fd, MSG_DONTWAIT, seen, arg);
+    int r = read_socket(fd, MSG_DONTWAIT, ops, arg);
     return r == -EAGAIN ? 0 : r;
 }
 
-int links_list(void (*seen)(void *arg, const struct link *l), void *arg)
+int links_list(const struct links_ops *ops, void *arg)
 {
     struct {
         struct nlmsghdr h;
@@ -175,7 +185,7 @@ int links_list(void (*seen)(void *arg, const struct link *l), void *arg)
         return fd;
     }
     int r = send(fd, &ask, sizeof(ask), 0) == (ssize_t)sizeof(ask) ? 0 : -errno;
-    r = r == 0 ? read_socket(fd, 0, seen, arg) : r;
+    r = r == 0 ? read_socket(fd, 0, ops, arg) : r;
     (void)close(fd);
     return r;
 }

@@ -18,11 +18,17 @@ struct link {
     uint32_t native_id, generic_id; /* of the XDP programs that sit there, whosever; or 0 */
 };
 
+/* Who is told of it. filters: of the device with that index TC filters came, went or changed; NULL: not wanted. */
+struct links_ops {
+    void (*seen)(void *arg, const struct link *l);
+    void (*filters)(void *arg, uint32_t index);
+};
+
 /* A socket that is told of every change; non-blocking. A descriptor or -errno. */
 int links_watch_open(void);
 /* Asks for all links, and hands over what came, until nothing more is there (watch) or all were told (list). 0;
  * -ENOBUFS: changes were lost, list them all; or -errno. */
-int links_watch(int fd, void (*seen)(void *arg, const struct link *l), void *arg);
-int links_list(void (*seen)(void *arg, const struct link *l), void *arg);
+int links_watch(int fd, const struct links_ops *ops, void *arg);
+int links_list(const struct links_ops *ops, void *arg);
 
 #endif

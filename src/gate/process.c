@@ -116,11 +116,13 @@ static int on_reload(struct child *c, struct child_tls *tls, size_t tls_count)
     return r;
 }
 
+static const struct links_ops watched = {.seen = interfaces_seen, .filters = interfaces_filters};
+
 static void on_links(uv_poll_t *h, int status, int events)
 {
     struct keeper *k = h->data;
     (void)events;
-    int r = status < 0 ? status : links_watch(k->watch_fd, interfaces_seen, k);
+    int r = status < 0 ? status : links_watch(k->watch_fd, &watched, k);
     if (r == -ENOBUFS) {
         r = interfaces_again(k);
     }

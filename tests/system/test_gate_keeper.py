@@ -348,6 +348,7 @@ def test_interfaces_that_come_later(standing):
         assert ("lan7", "tc", "ingress") in standing.places()
         ip("link", "delete", "lan7")
         eventually(lambda: not any(p[0] == "lan7" for p in standing.places()), what="lan7 forgotten")
+        assert not standing.events("gate.interface.lost")  # its filters went with it
     finally:
         subprocess.run(["ip", "link", "delete", "lan7"], capture_output=True)
         subprocess.run(["ip", "tuntap", "delete", "tun7", "mode", "tun"], capture_output=True)
@@ -398,7 +399,7 @@ def test_a_foreign_program_stays(gate, foreign):
     gate.start()
     assert gate.daemon.wait(60 * PATIENCE) == 69 and "another XDP program" in gate.said()
     gate.daemon = None
-    assert foreign() == there
+    assert foreign() == there and not list(PINS.glob("link-*"))  # what came to eth0 before went again
     gate.write(attach="auto")
     gate.start().ready()
     assert ("eth1", "tc", "ingress") in gate.places() and foreign() == there
@@ -436,6 +437,33 @@ def test_only_a_folder_is_the_mark_of_an_open_gate(gate):
     (PINS / "open").symlink_to("program")
     gate.kill_keeper()
     assert gate.places() == PLACES["tc"] and connect("sub", OUT4, 25) == "ECONNREFUSED"
+
+
+@pytest.mark.parametrize("by", ["qdisc delete dev eth1 clsact", "filter delete dev eth1 ingress"])
+def test_a_filter_that_somebody_takes_away(gate, by):
+    """While the keeper looks it comes back by itself."""
+    gate.write()
+    gate.start().ready()
+    subprocess.run(["tc", *by.split()], check=True)
+    eventually(lambda: gate.events("gate.interface.lost"), what="the loss told")
+    eventually(lambda: connect("sub", OUT4, 25) == "ECONNREFUSED", what="the filter again")
+    assert gate.places() == PLACES["tc"] and connect("sub", OUT6, 25) == "ECONNREFUSED" and connect("sub", OUT4, 587) == "open"
+
+
+def test_a_foreign_filter_stays(gate, tmp_path):
+    """In the very place that ours take; and the gate has another one."""
+    (tmp_path / "foreign.c").write_text('__attribute__((section("tc"))) int pass(void *c) { return -1; }')
+    subprocess.run(["clang", "-O2", "-target", "bpf", "-c", tmp_path / "foreign.c", "-o", tmp_path / "foreign.o"], check=True)
+    for words in ("qdisc add dev eth1 clsact", f"filter add dev eth1 ingress prio 1 handle 0x4b44424e bpf da obj {tmp_path}/foreign.o sec tc"):
+        subprocess.run(["tc", *words.split()], check=True)
+    gate.write(attach="tc")
+    gate.start()
+    assert gate.daemon.wait(60 * PATIENCE) == 69 and "not ours" in gate.said()
+    gate.daemon = None
+    gate.write(attach="auto")
+    gate.start().ready()
+    assert ("eth1", "xdp", "generic") in gate.places() and connect("sub", OUT4, 25) == "ECONNREFUSED"
+    assert "foreign.o" in subprocess.run(["tc", "filter", "show", "dev", "eth1", "ingress"], capture_output=True, text=True).stdout
 
 
 # Under traffic
