@@ -10,6 +10,7 @@
 #define UNIT      1024U /* one guess in a score */
 #define SCORE_MAX (64U * UNIT)
 #define MINUTE    UINT64_C(60000)
+#define AGE_MAX   (10 * 1440 * MINUTE)
 #define LAYOUT    UINT64_C(0x313030737365756b) /* another number for another layout of what outlives us */
 
 enum scope { SCOPE_PAIR, SCOPE_NETWORK, SCOPE_AROUND, SCOPE_ACCOUNT, SCOPES };
@@ -27,7 +28,7 @@ static const struct {
 
 struct record {
     uint8_t key[16];
-    uint64_t touched_ms; /* when score was right; 0: empty */
+    int64_t touched_ms; /* when score was right; 0: empty; below 0: before this boot */
     uint32_t score;
     uint32_t next_tag;
     uint32_t tags[TAGS]; /* wrong passwords seen lately */
@@ -62,12 +63,18 @@ size_t guess_octets(size_t records, size_t good_records)
     return sizeof(struct header) + records * sizeof(struct record) + good_records * sizeof(struct good);
 }
 
-/* The same moment in the clock of now; of another boot: as long ago as it was when that boot was last seen. */
-static uint64_t moved(const struct header *h, bool same_boot, uint64_t at_ms, uint64_t now_ms)
+/* How long ago, where nothing is left of a score after AGE_MAX. */
+static uint64_t age_of(int64_t at_ms, uint64_t now_ms)
 {
-    uint64_t age = h->seen_ms > at_ms ? h->seen_ms - at_ms : 0;
-    uint64_t at = same_boot ? at_ms : now_ms > age ? now_ms - age : 1;
-    return at < now_ms ? at : now_ms;
+    uint64_t age = at_ms < (int64_t)now_ms ? now_ms - (uint64_t)at_ms : 0;
+    return age < AGE_MAX ? age : AGE_MAX;
+}
+
+/* The same moment in the clock of now; of another boot: as long ago as it was when that boot was last seen. */
+static int64_t moved(const struct header *h, bool same_boot, int64_t at_ms, uint64_t now_ms)
+{
+    int64_t at = (int64_t)now_ms - (int64_t)age_of(at_ms, same_boot ? now_ms : h->seen_ms);
+    return at != 0 ? at : -1;
 }
 
 /* What an earlier process counted. It may have died in the middle of a change, or a power cut may have torn it. */
@@ -191,7 +198,7 @@ static size_t home(const uint8_t key[static 16])
 /* Halves every half_life_ms, straight lines between. */
 static uint32_t decayed(const struct record *r, uint64_t half_life_ms, uint64_t now_ms)
 {
-    uint64_t age = now_ms > r->touched_ms ? now_ms - r->touched_ms : 0;
+    uint64_t age = age_of(r->touched_ms, now_ms);
     uint64_t halvings = age / half_life_ms, rest = age % half_life_ms;
     if (halvings >= 32) {
         return 0;
@@ -227,7 +234,7 @@ static struct record *find_or_make(struct guess *g, const uint8_t key[static 16]
     }
     if (r == NULL) {
         r = least;
-        *r = (struct record){.touched_ms = now_ms};
+        *r = (struct record){.touched_ms = (int64_t)now_ms};
         memcpy(r->key, key, 16);
     }
     return r;
@@ -315,7 +322,7 @@ static void count(struct record *r, enum scope scope, uint64_t now_ms)
 {
     uint32_t score = decayed(r, scopes[scope].half_life_ms, now_ms) + UNIT;
     r->score = score < SCORE_MAX ? score : SCORE_MAX;
-    r->touched_ms = now_ms;
+    r->touched_ms = (int64_t)now_ms;
 }
 
 static uint32_t make_tag(const struct guess *g, struct span what)

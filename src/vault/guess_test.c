@@ -341,6 +341,28 @@ static void test_outlives_boot(void **state)
     }
 }
 
+/* A new boot is younger than what was guessed: that must not become as young as the boot. */
+static void test_boot_makes_nothing_young(void **state)
+{
+    (void)state;
+    guess_many("alice", "192.0.2.1", 20);
+    now += DAY - 10 * MINUTE;
+    guess_many("bob", "192.0.2.9", 6);
+    now += 10 * MINUTE;
+    guess_many("carol", "192.0.2.77", 1); /* the last that was seen of that boot */
+    assert_int_equal(wait("bob", "192.0.2.9"), 2000);
+    for (size_t i = 0; i < 3; i++) {
+        static const char *const boots[] = {"second", "third", "fourth"};
+        again(boots[i], 5 * SECOND);
+        assert_int_equal(wait("alice", "192.0.2.1"), 0);
+        assert_int_equal(wait("bob", "192.0.2.9"), 2000);
+    }
+    now += HOUR;
+    assert_int_equal(wait("bob", "192.0.2.9"), 0);
+    again("fourth", now + 30 * DAY);
+    assert_int_equal(wait("bob", "192.0.2.9"), 0);
+}
+
 /* Another key, or sizes: nothing of it means anything. */
 static void test_not_ours(void **state)
 {
@@ -403,6 +425,7 @@ int main(void)
         TEST(test_odd_names),
         TEST(test_outlives_process),
         TEST(test_outlives_boot),
+        TEST(test_boot_makes_nothing_young),
         TEST(test_not_ours),
         TEST(test_damaged),
     };
