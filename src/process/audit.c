@@ -18,7 +18,7 @@ struct audit {
     int fd;
 };
 
-/* A power cut may have torn the last line: what is appended must not become part of it. */
+/* A power cut or a full disk may have torn the last line: what is appended must not become part of it. */
 static int mend(int fd)
 {
     struct stat st;
@@ -37,8 +37,8 @@ int audit_open(int directory_fd, struct audit **ret)
         return -ENOMEM;
     }
     a->fd = openat(directory_fd, FILE_NAME, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    int r = a->fd < 0 ? -errno : mend(a->fd);
-    if (r < 0) {
+    if (a->fd < 0) {
+        int r = -errno;
         audit_close(&a);
         return r;
     }
@@ -103,6 +103,7 @@ int audit_append(struct audit *a, const struct audit_entry *e)
     buf_init(&b, LINE_MAX_OCTETS);
     r = r == 0 ? buf_append_str(&b, text) : r;
     r = r == 0 ? buf_append_byte(&b, '\n') : r;
+    r = r == 0 ? mend(a->fd) : r;
     r = r == 0 ? kept_file_append(a->fd, buf_span(&b)) : r;
     if (r == 0 && fsync(a->fd) != 0) {
         r = -errno;

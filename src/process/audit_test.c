@@ -98,6 +98,34 @@ static void test_audit(void **state)
     audit_close(&a);
 }
 
+static void limit_size(rlim_t octets)
+{
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = octets < limit.rlim_max ? octets : limit.rlim_max;
+    (void)signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+/* The disk is full in the middle of a line; when it has room again the next line is one of its own. */
+static void test_audit_no_room(void **state)
+{
+    struct place *p = *state;
+    struct audit *a;
+    assert_int_equal(audit_open(p->fd, &a), 0);
+    assert_int_equal(append(a, "suspend", "alice", "first", 1795521600000), 0);
+    limit_size(200);
+    int r = append(a, "suspend", "alice", "cut off in the middle", 1795521601000);
+    limit_size(RLIM_INFINITY);
+    assert_int_equal(r, -EFBIG);
+    assert_int_equal(append(a, "resume", "alice", NULL, 1795521602000), 0);
+    json_t *all = audit_list(a, NULL, 100);
+    assert_int_equal(json_array_size(all), 2);
+    assert_string_equal(text_of(all, 1, "what"), "resume");
+    json_decref(all);
+    audit_close(&a);
+}
+
 static void holds(const struct place *p, const char *text)
 {
     struct buf b;
@@ -132,16 +160,12 @@ static void test_kept(void **state)
 static void test_no_room(void **state)
 {
     struct place *p = *state;
-    struct rlimit old, small;
     static uint8_t text[9000];
     memset(text, 'x', sizeof(text));
     assert_int_equal(kept_file_write(p->fd, "kept", SPAN_LIT("old")), 0);
-    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
-    small = (struct rlimit){.rlim_cur = 5000, .rlim_max = old.rlim_max};
-    (void)signal(SIGXFSZ, SIG_IGN);
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    limit_size(5000);
     int r = kept_file_write(p->fd, "kept", (struct span){text, sizeof(text)});
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    limit_size(RLIM_INFINITY);
     assert_int_equal(r, -EFBIG);
     holds(p, "old");
 }
@@ -163,6 +187,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_audit, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_audit_no_room, setup, teardown),
         cmocka_unit_test_setup_teardown(test_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_room, setup, teardown),
         cmocka_unit_test_setup_teardown(test_disk_refuses, setup, teardown),
