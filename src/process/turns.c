@@ -7,12 +7,19 @@ struct turn *turns_first(const struct turns *ts, unsigned rank)
     return ts->ranks[rank].first;
 }
 
-static struct turn *next(const struct turns *ts)
+static bool some_wait(const struct turns *ts)
 {
-    struct turn *t = NULL;
-    for (unsigned i = 0; i < TURNS_RANKS && t == NULL; i++) {
-        t = ts->ranks[i].first;
-    }
+    return ts->ranks[0].first != NULL || ts->ranks[1].first != NULL;
+}
+
+/* One of those who wait. */
+static struct turn *take(struct turns *ts)
+{
+    struct turn *low = ts->ranks[0].first, *high = ts->ranks[1].first;
+    bool passed_over = high != NULL && ts->passed_over == TURNS_PASSED_OVER;
+    struct turn *t = low == NULL || passed_over ? high : low;
+    ts->passed_over = t == high || high == NULL ? 0 : ts->passed_over + 1;
+    turns_remove(t);
     return t;
 }
 
@@ -24,15 +31,15 @@ static void on_idle(uv_idle_t *h)
 static void on_check(uv_check_t *h)
 {
     struct turns *ts = h->data;
-    struct turn *t = next(ts);
-    for (uint64_t until_ns = t != NULL ? clock_mono_ns() + ts->budget_ns : 0; t != NULL; t = next(ts)) {
-        turns_remove(t);
+    uint64_t until_ns = some_wait(ts) ? clock_mono_ns() + ts->budget_ns : 0;
+    while (some_wait(ts)) {
+        struct turn *t = take(ts);
         t->run(t);
         if (clock_mono_ns() >= until_ns) {
             break;
         }
     }
-    if (next(ts) != NULL) {
+    if (some_wait(ts)) {
         (void)uv_idle_start(&ts->idle, on_idle);
     } else {
         (void)uv_idle_stop(&ts->idle);

@@ -126,12 +126,46 @@ static void test_adds_itself(void **state)
     check_order((const int[]){0, 1, 0, 0, 0}, 5);
 }
 
+static void for_ever(struct turn *t)
+{
+    note(t);
+    turns_add(&w.turns, t, 0);
+}
+
+/* Two who never run out of work, as strangers who talk and talk: who stands behind them gets in all the same. */
+static void test_nobody_is_passed_over_for_ever(void **state)
+{
+    (void)state;
+    size_t met[2] = {0}, met_at[2] = {0};
+    w.items[0].turn.run = w.items[1].turn.run = for_ever;
+    for (size_t i = 0; i < 4; i++) {
+        turns_add(&w.turns, &w.items[i].turn, i < 2 ? 0 : 1);
+    }
+    for (size_t n = 0; n < 2 * (TURNS_PASSED_OVER + 1); n++) {
+        w.cost_ns = 2000000; /* one turn, then the loop looks */
+        w.done = 0;
+        (void)uv_run(&w.loop, UV_RUN_NOWAIT);
+        assert_int_equal(w.done, 1);
+        if (w.order[0] >= 2) {
+            met[w.order[0] - 2]++;
+            met_at[w.order[0] - 2] = n;
+        }
+    }
+    assert_true(met[0] == 1 && met[1] == 1);
+    assert_int_equal(met_at[0], TURNS_PASSED_OVER);
+    assert_int_equal(met_at[1], 2 * TURNS_PASSED_OVER + 1);
+    turns_remove(&w.items[0].turn);
+    turns_remove(&w.items[1].turn);
+    (void)uv_run(&w.loop, UV_RUN_NOWAIT); /* and then it may sleep */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_ranks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_budget, setup, teardown),
         cmocka_unit_test_setup_teardown(test_adds_itself, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_nobody_is_passed_over_for_ever, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
