@@ -746,11 +746,6 @@ void stream_peer(int fd, struct net_address *ret)
     from_sockaddr(&ss, ret);
 }
 
-void stream_remote(const struct stream *s, struct net_address *ret)
-{
-    stream_peer(s->fd, ret);
-}
-
 void stream_tls_text(const struct stream *s, char *text, size_t size)
 {
     text[0] = '\0';

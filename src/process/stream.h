@@ -58,7 +58,6 @@ void stream_shutdown(struct stream *s, unsigned limit_ms);
 /* One timer a stream: timeout() or closed(-ETIMEDOUT) if not set again within ms; 0 stops it. */
 void stream_timeout(struct stream *s, uint64_t ms);
 void stream_local(const struct stream *s, struct net_address *ret);
-void stream_remote(const struct stream *s, struct net_address *ret);
 void stream_peer(int fd, struct net_address *ret); /* of a connection that is no stream yet */
 /* "TLSv1.3 TLS_AES_256_GCM_SHA384", or empty. */
 void stream_tls_text(const struct stream *s, char *text, size_t size);

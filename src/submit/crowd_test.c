@@ -9,29 +9,15 @@
 #include <cmocka.h>
 
 #include "submit/crowd.h"
-#include "wire/master.h"
-
-static int memory(void)
-{
-    int fd = memfd_create("crowd", MFD_CLOEXEC);
-    assert_int_equal(ftruncate(fd, MASTER_SHARED_SIZE), 0);
-    return fd;
-}
-
-static struct net_address address(const char *text)
-{
-    struct net_address a;
-    assert_int_equal(net_address_parse(text, &a), 0);
-    return a;
-}
+#include "submit/shared_fake.h"
 
 static void check_rows_add_up(void **state)
 {
     (void)state;
-    int fd = memory();
+    int fd = shared_memory();
     struct crowd *a = crowd_open(fd, 0), *b = crowd_open(fd, 1);
-    struct net_address one = address("192.0.2.1"), six = address("2001:db8:1:2::1"),
-                       mate = address("2001:db8:1:2:ff::9"), other = address("2001:db8:1:3::1");
+    struct net_address one = shared_address("192.0.2.1"), six = shared_address("2001:db8:1:2::1"),
+                       mate = shared_address("2001:db8:1:2:ff::9"), other = shared_address("2001:db8:1:3::1");
     assert_int_equal(crowd_enter(a, &one), 1);
     assert_int_equal(crowd_enter(b, &one), 2);
     assert_int_equal(crowd_enter(a, &six), 1);

@@ -1,7 +1,8 @@
 /*
  * The door: listeners, and who is let in when. A connection from a familiar network is met at once. A stranger's waits
- * for its turn behind all that strangers further in have to do, which waits behind everything else: so what a flood of
- * them can take is what is left over. Who waited too long, or finds too many before him, is turned away in a line.
+ * for its turn behind what strangers further in have to do (one is let in for every few turns of theirs, or those who
+ * are in could keep all others out), which waits behind everything else: so what a flood of them can take is what is
+ * left over. Who waited too long, or finds too many before him, is turned away in a line.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -32,6 +33,7 @@ struct guest {
     struct submit *submit;
     uint32_t listener;
     int fd;
+    struct net_address peer;
     uint64_t since_ms;
 };
 
@@ -40,7 +42,7 @@ static void guest_in(struct turn *t)
     struct guest g = *(struct guest *)t;
     free(t);
     g.submit->guests_count--;
-    session_open(g.submit, g.listener, g.fd);
+    session_open(g.submit, g.listener, g.fd, &g.peer);
 }
 
 static void guest_out(struct guest *guest)
@@ -49,7 +51,7 @@ static void guest_out(struct guest *guest)
     turns_remove(&guest->turn);
     free(guest);
     g.submit->guests_count--;
-    session_turn_away(g.submit, g.listener, g.fd);
+    session_turn_away(g.submit, g.listener, g.fd, &g.peer);
 }
 
 static struct guest *first_guest(const struct submit *sb)
@@ -74,16 +76,18 @@ static void meet(struct submit *sb, uint32_t listener, int fd)
     struct net_address peer;
     uint64_t now_ms = clock_mono_ms();
     stream_peer(fd, &peer);
-    if (sb->settings->listeners[listener].proxy_from_count > 0 || familiar_has(sb->familiar, &peer, now_ms)) {
-        session_open(sb, listener, fd);
+    if (submit_listener_is_proxy(&sb->settings->listeners[listener], &peer) ||
+        familiar_has(sb->familiar, &peer, now_ms)) { /* whom a proxy brings, nobody knows yet */
+        session_open(sb, listener, fd, &peer);
         return;
     }
     struct guest *g = sb->guests_count < GUESTS_MAX ? calloc(1, sizeof(*g)) : NULL;
     if (g == NULL) {
-        session_turn_away(sb, listener, fd);
+        session_turn_away(sb, listener, fd, &peer);
         return;
     }
-    *g = (struct guest){.turn = {.run = guest_in}, .submit = sb, .listener = listener, .fd = fd, .since_ms = now_ms};
+    *g = (struct guest){
+        .turn = {.run = guest_in}, .submit = sb, .listener = listener, .fd = fd, .peer = peer, .since_ms = now_ms};
     sb->guests_count++;
     turns_add(&sb->turns, &g->turn, RANK);
     if (!uv_is_active((const uv_handle_t *)&sb->look_timer)) {

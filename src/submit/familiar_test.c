@@ -6,38 +6,24 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "submit/crowd.h"
-#include "wire/master.h"
+#include "submit/shared_fake.h"
 
 #define DAY_MS (UINT64_C(24) * 3600 * 1000)
-
-static int memory(void)
-{
-    int fd = memfd_create("familiar", MFD_CLOEXEC);
-    assert_int_equal(ftruncate(fd, MASTER_SHARED_SIZE), 0);
-    return fd;
-}
-
-static struct net_address address(const char *text)
-{
-    struct net_address a;
-    assert_int_equal(net_address_parse(text, &a), 0);
-    return a;
-}
 
 static void test_shared(void **state)
 {
     (void)state;
-    int fd = memory();
+    int fd = shared_memory();
     struct familiar *a = familiar_open(fd), *b = familiar_open(fd);
     assert_true(a != NULL && b != NULL);
-    struct net_address one = address("192.0.2.1"), two = address("192.0.2.2"), six = address("2001:db8:1:2::1"),
-                       mate = address("2001:db8:1:2:ff::9"), other = address("2001:db8:1:3::1");
+    struct net_address one = shared_address("192.0.2.1"), two = shared_address("192.0.2.2"),
+                       six = shared_address("2001:db8:1:2::1"), mate = shared_address("2001:db8:1:2:ff::9"),
+                       other = shared_address("2001:db8:1:3::1");
     assert_false(familiar_has(a, &one, 1));
     familiar_add(a, &one, 1);
     familiar_add(b, &six, 1);
@@ -60,10 +46,10 @@ static void test_shared(void **state)
 static void test_full(void **state)
 {
     (void)state;
-    int fd = memory();
+    int fd = shared_memory();
     struct familiar *f = familiar_open(fd);
     struct crowd *c = crowd_open(fd, CROWD_ROWS - 1);
-    struct net_address a = address("198.51.100.1");
+    struct net_address a = shared_address("198.51.100.1");
     for (uint32_t i = 1; i <= 300000; i++) {
         memcpy(a.bytes + 12, &i, 4);
         familiar_add(f, &a, i);

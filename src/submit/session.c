@@ -441,9 +441,6 @@ static const char *refuse_why(struct session *s)
     const struct config *c = s->settings->config->config;
     uint32_t mates = crowd_enter(s->submit->crowd, &s->peer);
     s->counted = true;
-    if (s->submit->stopping) {
-        return "This server is about to restart; try again in a moment";
-    }
     if (crowd_total(s->submit->crowd) > c->submission.limits.connections) {
         return "Too many connections to this server; try again later";
     }
@@ -575,55 +572,42 @@ static void on_timeout(void *arg)
 static const struct stream_ops stream_callbacks = {
     .read = on_read, .tls_ready = on_tls_ready, .timeout = on_timeout, .drained = on_drained, .closed = on_closed};
 
-static bool speaks_proxy(const struct session *s)
-{
-    for (size_t i = 0; i < s->listener->proxy_from_count; i++) {
-        if (net_prefix_contains(&s->listener->proxy_from[i], &s->peer)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* At the least cost, or refusing would take the time of those who are served. */
-void session_turn_away(struct submit *sb, uint32_t listener, int fd)
+void session_turn_away(struct submit *sb, uint32_t listener, int fd, const struct net_address *peer)
 {
     static const char why[] = "Too many connections to this server; try again later";
     const struct submit_listener *l = &sb->settings->listeners[listener];
-    struct net_address address;
     struct buf reply;
-    char peer[NET_ADDRESS_TEXT];
+    char address[NET_ADDRESS_TEXT];
     const struct reply_tail tail = {l->smtp.help_url, id_mint(&sb->minter, clock_wall_ms())};
     buf_init(&reply, REPLY_ROOM);
     if (!l->implicit_tls && reply_append(&reply, 421, (const uint8_t[]){4, 7, 0}, span_str(why), &tail) == 0) {
         (void)send(fd, reply.data, reply.len, MSG_DONTWAIT | MSG_NOSIGNAL);
     }
-    stream_peer(fd, &address);
-    net_address_format(&address, peer);
+    net_address_format(peer, address);
     (void)close(fd);
     buf_fini(&reply);
     sb->counters.sessions++;
     sb->counters.sessions_refused++;
-    log_info("session.closed", LF_ID("session", tail.session), LF_STR("address", peer), LF_STR("service", l->service),
-             LF_STR("account", NULL), LF_STR("greeted_as", NULL), LF_STR("tls", ""), LF_UINT("messages", 0),
-             LF_STR("reason", why));
+    log_info("session.closed", LF_ID("session", tail.session), LF_STR("address", address),
+             LF_STR("service", l->service), LF_STR("account", NULL), LF_STR("greeted_as", NULL), LF_STR("tls", ""),
+             LF_UINT("messages", 0), LF_STR("reason", why));
 }
 
 /* Whom a proxy brings, and the crowd of one address, begin_dialogue() judges. */
-static bool is_full(const struct submit *sb, const struct submit_listener *l)
+void session_open(struct submit *sb, uint32_t listener, int fd, const struct net_address *peer)
 {
-    return l->proxy_from_count == 0 &&
-           crowd_total(sb->crowd) >= sb->settings->config->config->submission.limits.connections;
-}
-
-void session_open(struct submit *sb, uint32_t listener, int fd)
-{
-    if (is_full(sb, &sb->settings->listeners[listener])) {
-        session_turn_away(sb, listener, fd);
+    bool proxy = submit_listener_is_proxy(&sb->settings->listeners[listener], peer);
+    if (!proxy && crowd_total(sb->crowd) >= sb->settings->config->config->submission.limits.connections) {
+        session_turn_away(sb, listener, fd, peer);
         return;
     }
     struct session *s = calloc(1, sizeof(*s));
-    struct stream *stream = s != NULL ? stream_new(sb->child->loop, fd, &stream_callbacks, s) : NULL;
+    if (s == NULL) {
+        (void)close(fd);
+        return;
+    }
+    struct stream *stream = stream_new(sb->child->loop, fd, &stream_callbacks, s);
     if (stream == NULL) {
         free(s);
         return;
@@ -641,8 +625,8 @@ void session_open(struct submit *sb, uint32_t listener, int fd)
     sb->sessions = s;
     sb->sessions_count++;
     sb->counters.sessions++;
-    stream_remote(stream, &s->peer);
-    if (speaks_proxy(s)) {
+    s->peer = *peer;
+    if (proxy) {
         s->phase = PHASE_PROXY;
         set_clock(s, false);
     } else {

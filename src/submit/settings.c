@@ -76,6 +76,16 @@ void submit_settings_drop(struct submit_settings **sp)
     free(s);
 }
 
+bool submit_listener_is_proxy(const struct submit_listener *l, const struct net_address *peer)
+{
+    for (size_t i = 0; i < l->proxy_from_count; i++) {
+        if (net_prefix_contains(&l->proxy_from[i], peer)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 const char *submit_settings_relay_network(const struct submit_settings *s, const struct net_address *peer)
 {
     const struct config *c = s->config->config;

@@ -31,6 +31,8 @@ int submit_settings_new(struct config_ref *config, const struct child_tls *tls, 
 struct submit_settings *submit_settings_hold(struct submit_settings *s);
 void submit_settings_drop(struct submit_settings **s);
 
+/* Is the peer one that speaks the PROXY protocol first, for others? */
+bool submit_listener_is_proxy(const struct submit_listener *l, const struct net_address *peer);
 /* The name of the network that may relay without AUTH and holds this address, or NULL. */
 const char *submit_settings_relay_network(const struct submit_settings *s, const struct net_address *peer);
 

@@ -81,9 +81,9 @@ void door_open(struct child *c, uint32_t index, int fd); /* takes the listening 
 void door_close(struct submit *sb);
 
 /* session.c */
-void session_open(struct submit *sb, uint32_t listener, int fd);
+void session_open(struct submit *sb, uint32_t listener, int fd, const struct net_address *peer);
 /* A line, where one can be read, and the end. */
-void session_turn_away(struct submit *sb, uint32_t listener, int fd);
+void session_turn_away(struct submit *sb, uint32_t listener, int fd, const struct net_address *peer);
 void session_continue(struct session *s); /* an answer was given to the engine: write, read on */
 void session_verdict(struct session *s, const struct vault_verdict *v);
 void session_salt(struct session *s, const struct vault_salt *v);
