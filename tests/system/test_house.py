@@ -425,6 +425,26 @@ def test_upgrade_refuses_nobody(world, house):
     house.run("queue", "remove", waiting, check=False)
 
 
+def test_who_stands_at_the_door_is_greeted_before_the_end(world):
+    """The process that takes connections does nothing until many strangers and its own end are there at once."""
+    with Kidoband(world, "door", {"submission": {"listen": ["127.0.0.1:4587"], "workers": 1}}) as house:
+        submit, = house.pids("submit")
+        os.kill(submit, signal.SIGSTOP)
+        guests = [socket.create_connection(("127.0.0.1", 4587), source_address=(f"127.0.2.{i + 1}", 0)) for i in range(60)]
+        house.process.send_signal(signal.SIGUSR2)
+        eventually(lambda: house.events(event="master.stopping"), 20, "the end")
+        os.kill(submit, signal.SIGCONT)
+        for guest in guests:
+            guest.settimeout(100)
+            with guest, guest.makefile("rb") as replies:
+                lines = replies.read().splitlines()
+            assert [line[:10] for line in lines] == [b"220 mail.e", b"421 4.3.2 "], lines
+        house.wait_ready()
+        assert submit not in house.pids("submit")
+        with socket.create_connection(("127.0.0.1", 4587)) as late:
+            assert late.recv(100).startswith(b"220")
+
+
 def test_two_houses_on_one_spool(world, house):
     second = Kidoband(world, "second", {"submission": {"listen": ["127.0.0.1:3587"]},
                                         "routes": [{"domain": "*", "via": "mx"}],
