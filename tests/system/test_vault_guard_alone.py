@@ -333,7 +333,7 @@ def test_imported_hashes(vault):
     hashes = {"sha512": "$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjl/O817G3uBnIFNjnQJuesI68u4OTLiBFdcbYEdFCoEOfaS35inz1",
               "bcrypt": "$2b$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", "md5": "$1$abcdefgh$cHJi5PXp/ki/ktXzqlk6I1"}
     passwords = {"sha512": "Hello world!", "bcrypt": "U*U", "md5": "secret"}
-    lines = vault.ask("account.import", accounts=[{"name": n, "hash": QUICK, "identities": [f"{n}@example.net"]} for n, h in hashes.items()] +
+    lines = vault.ask("account.import", accounts=[{"name": n, "hash": h, "identities": [f"{n}@example.net"]} for n, h in hashes.items()] +
                       [{"name": "bad", "hash": "plain", "identities": []}, {"name": "bcrypt", "hash": hashes["md5"], "identities": []}, 7])
     assert lines[-1]["added"] == 3 and lines[-1]["refused"] == 3 and [x["index"] for x in lines[:-1]] == [3, 4, 5]
     s = vault.peer(SUBMIT)
