@@ -10,6 +10,7 @@
 #include "common/clock.h"
 
 #define STEP_BACK    10 /* nice: a flood of guesses takes what processor is left, not the sessions' share of it */
+#define PRICE_OF     4  /* the price follows the last few jobs */
 #define STACK_OCTETS (512U * 1024U) /* the hashes keep their memory on the heap */
 
 struct lane {
@@ -23,8 +24,9 @@ struct pool {
     struct lane lanes[POOL_LANES];
     struct pool_job *finished, **finished_last;
     struct pool_settings settings;
-    int64_t saved_ns, price_ns; /* what strangers may use; what one job of theirs is taken to cost until it is done */
-    uint64_t earned_ns;         /* when saved_ns was right */
+    int64_t saved_ns[POOL_BUDGETS]; /* what strangers may use */
+    int64_t price_ns;   /* what one job of theirs is taken to cost until it is done: what the last ones did */
+    uint64_t earned_ns; /* when saved_ns was right */
     bool stop;
     unsigned threads_count;
     pthread_t threads[];
@@ -43,50 +45,70 @@ static struct pool_job *take_from(struct lane *l)
     return job;
 }
 
-static int64_t saved_max(const struct pool *p)
+/* Into each budget, as much of it as there is room for. */
+static void save(struct pool *p, unsigned budget, int64_t ns)
 {
-    return (int64_t)p->settings.saved_ms * 1000000;
+    int64_t most = (int64_t)p->settings.budgets[budget].saved_ms * 1000000;
+    p->saved_ns[budget] = p->saved_ns[budget] + ns < most ? p->saved_ns[budget] + ns : most;
 }
 
-static uint64_t earned_in(const struct pool *p, uint64_t ns)
+/* What a budget gets in a thousand units of time. */
+static uint64_t rate(const struct pool *p, unsigned budget)
 {
-    return ns / 1000 * p->settings.share_permille * p->settings.threads;
+    return (uint64_t)p->settings.budgets[budget].share_permille * p->settings.threads;
 }
 
 static void earn(struct pool *p)
 {
-    uint64_t now_ns = clock_mono_ns(), most = (uint64_t)(saved_max(p) - p->saved_ns);
-    uint64_t earned = earned_in(p, now_ns - p->earned_ns);
-    p->saved_ns += (int64_t)(earned < most ? earned : most);
+    uint64_t now_ns = clock_mono_ns();
+    for (unsigned b = 0; b < POOL_BUDGETS; b++) {
+        save(p, b, (int64_t)((now_ns - p->earned_ns) / 1000 * rate(p, b)));
+    }
     p->earned_ns = now_ns;
 }
 
-static bool starved(const struct pool *p)
+/* How long until strangers may begin a job, after others that cost so much. */
+static uint64_t starved_ns(const struct pool *p, int64_t before_ns)
 {
-    return p->saved_ns <= 0 && p->settings.share_permille < 1000;
+    uint64_t longest_ns = 0;
+    for (unsigned b = 0; b < POOL_BUDGETS; b++) {
+        int64_t lacks_ns = before_ns - p->saved_ns[b] + 1;
+        if (lacks_ns > 0 && p->settings.budgets[b].share_permille < 1000) {
+            uint64_t wait_ns = (uint64_t)lacks_ns * 1000 / (rate(p, b) > 0 ? rate(p, b) : 1);
+            longest_ns = wait_ns > longest_ns ? wait_ns : longest_ns;
+        }
+    }
+    return longest_ns;
 }
 
-/* The next one whose turn it is; *ret_lane is its lane. NULL: none. A stranger pays before, so that two do not share
- * one's money. */
-static struct pool_job *take(struct pool *p, enum pool_lane *ret_lane)
+static void charge(struct pool *p, int64_t ns)
+{
+    for (unsigned b = 0; b < POOL_BUDGETS; b++) {
+        save(p, b, -ns);
+    }
+}
+
+/* The next one whose turn it is; *ret_charged_ns is what it has paid. NULL: none. A stranger pays before, so that two
+ * do not share one's money. */
+static struct pool_job *take(struct pool *p, enum pool_lane *ret_lane, int64_t *ret_charged_ns)
 {
     struct pool_job *job = take_from(&p->lanes[POOL_KNOWN]);
     *ret_lane = job != NULL ? POOL_KNOWN : POOL_STRANGER;
     if (job == NULL && p->lanes[POOL_STRANGER].first != NULL) {
         earn(p);
-        if (!starved(p)) {
+        if (starved_ns(p, 0) == 0) {
             job = take_from(&p->lanes[POOL_STRANGER]);
-            p->saved_ns -= p->price_ns;
+            *ret_charged_ns = p->price_ns;
+            charge(p, p->price_ns);
         }
     }
     return job;
 }
 
-static void settle_price(struct pool *p, const struct pool_job *job, int64_t charged_ns, int64_t used_ns)
+static void settle_price(struct pool *p, int64_t charged_ns, int64_t cost_ns)
 {
-    int64_t saved = p->saved_ns + charged_ns - (job->free ? 0 : used_ns);
-    p->saved_ns = saved < saved_max(p) ? saved : saved_max(p);
-    p->price_ns = used_ns;
+    charge(p, cost_ns - charged_ns);
+    p->price_ns += (cost_ns - p->price_ns) / PRICE_OF;
 }
 
 /* For a job, or for what strangers need before one of theirs may run. */
@@ -96,8 +118,7 @@ static void rest(struct pool *p)
         (void)pthread_cond_wait(&p->work, &p->lock);
         return;
     }
-    uint64_t rate = earned_in(p, 1000000); /* in a millisecond */
-    uint64_t until_ns = clock_mono_ns() + ((uint64_t)-p->saved_ns / (rate > 0 ? rate : 1) + 1) * 1000000U;
+    uint64_t until_ns = clock_mono_ns() + starved_ns(p, 0) + 1000000U;
     struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000U), .tv_nsec = (long)(until_ns % 1000000000U)};
     (void)pthread_cond_timedwait(&p->work, &p->lock, &until);
 }
@@ -116,19 +137,19 @@ static void *work(void *arg)
     (void)pthread_mutex_lock(&p->lock);
     while (!p->stop) {
         enum pool_lane lane;
-        struct pool_job *job = take(p, &lane);
+        int64_t charged_ns = 0;
+        struct pool_job *job = take(p, &lane, &charged_ns);
         if (job == NULL) {
             rest(p);
             continue;
         }
-        int64_t charged_ns = p->price_ns;
         (void)pthread_mutex_unlock(&p->lock);
         int64_t before_ns = thread_cpu_ns();
         job->run(job);
         int64_t used_ns = thread_cpu_ns() - before_ns;
         (void)pthread_mutex_lock(&p->lock);
         if (lane == POOL_STRANGER) {
-            settle_price(p, job, charged_ns, used_ns);
+            settle_price(p, charged_ns, job->free ? 0 : used_ns);
         }
         bool first = p->finished == NULL;
         job->next = NULL;
@@ -173,7 +194,9 @@ struct pool *pool_new(const struct pool_settings *settings)
     (void)pthread_cond_init(&p->work, &monotonic);
     (void)pthread_condattr_destroy(&monotonic);
     p->settings = *settings;
-    p->saved_ns = saved_max(p);
+    for (unsigned b = 0; b < POOL_BUDGETS; b++) {
+        p->saved_ns[b] = (int64_t)settings->budgets[b].saved_ms * 1000000;
+    }
     p->earned_ns = clock_mono_ns();
     for (size_t i = 0; i < POOL_LANES; i++) {
         p->lanes[i].last = &p->lanes[i].first;
@@ -217,17 +240,25 @@ void pool_free(struct pool **pp)
     free(p);
 }
 
+/* With the lock. */
+static bool has_room(struct pool *p, enum pool_lane lane)
+{
+    size_t count = p->lanes[lane].count;
+    if (p->stop || count >= p->settings.lane_max[lane]) {
+        return false;
+    }
+    if (lane == POOL_STRANGER) {
+        earn(p);
+    }
+    return lane == POOL_KNOWN || starved_ns(p, (int64_t)count * p->price_ns) <= p->settings.wait_ms * 1000000U;
+}
+
 int pool_submit(struct pool *p, enum pool_lane lane, struct pool_job *job)
 {
     struct lane *l = &p->lanes[lane];
     int r = -EAGAIN;
     (void)pthread_mutex_lock(&p->lock);
-    size_t max = p->settings.lane_max[lane];
-    if (lane == POOL_STRANGER && max > p->settings.starved_max) {
-        earn(p);
-        max = starved(p) ? p->settings.starved_max : max;
-    }
-    if (l->count < max && !p->stop) {
+    if (has_room(p, lane)) {
         job->next = NULL;
         job->dropped = job->free = false;
         *l->last = job;

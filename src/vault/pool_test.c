@@ -57,8 +57,10 @@ static void done(struct pool_job *base)
 
 static struct pool *make(unsigned threads, size_t max)
 {
-    const struct pool_settings settings = {
-        .threads = threads, .lane_max = {max, max}, .starved_max = max, .share_permille = 1000, .notify = notify};
+    const struct pool_settings settings = {.threads = threads,
+                                           .lane_max = {max, max},
+                                           .budgets = {[POOL_PACE] = {1000, 0}, [POOL_ALLOWANCE] = {1000, 0}},
+                                           .notify = notify};
     return pool_new(&settings);
 }
 
@@ -160,50 +162,76 @@ static void run_long(struct pool_job *base)
     run(base);
 }
 
-/* Strangers' jobs get a thousandth of the time, and few may wait for it; one that comes to something costs nothing; who
- * is known waits for none of this. */
-static void test_share(void **state)
+static struct pool *make_bounded(unsigned pace_permille, uint64_t pace_ms, unsigned permille, uint64_t ms)
+{
+    const struct pool_settings settings = {
+        .threads = 1,
+        .lane_max = {64, 64},
+        .budgets = {[POOL_PACE] = {pace_permille, pace_ms}, [POOL_ALLOWANCE] = {permille, ms}},
+        .wait_ms = 8000,
+        .notify = notify};
+    return pool_new(&settings);
+}
+
+/* Sends in every other job of [from, to); how many were taken. */
+static unsigned submit_strangers(struct pool *p, struct job *jobs, int from, int to)
+{
+    unsigned taken = 0;
+    for (int i = from; i < to; i += 2) {
+        jobs[i] = (struct job){.base = {.run = run_long, .done = done}, .number = i};
+        taken += pool_submit(p, POOL_STRANGER, &jobs[i].base) == 0;
+    }
+    return taken;
+}
+
+/* A flood: when what was saved is used up strangers wait, few of them; one whose job comes to something pays nothing;
+ * who is known waits for none of this. */
+static void test_allowance(void **state)
 {
     (void)state;
     static struct job jobs[64];
-    const struct pool_settings settings = {
-        .threads = 2, .lane_max = {64, 64}, .starved_max = 4, .share_permille = 1, .saved_ms = 15, .notify = notify};
-    struct pool *p = pool_new(&settings);
-    for (int i = 0; i < 64; i++) {
-        jobs[i] = (struct job){.base = {.run = run_long, .done = done}, .number = i};
-    }
-    for (int i = 1; i < 16; i += 2) {
-        assert_int_equal(pool_submit(p, POOL_STRANGER, &jobs[i].base), 0);
-    }
-    wait_done(p, 8);
+    struct pool *p = make_bounded(1000, 0, 4, 15);
     uint64_t begun_ms = clock_mono_ms();
+    assert_int_equal(submit_strangers(p, jobs, 1, 64), 32);
+    wait_done(p, 32);
+    assert_in_range(clock_mono_ms() - begun_ms, 320, 40000); /* 76 s if they had to pay */
+    begun_ms = clock_mono_ms();
     int64_t begun_ns = cpu_ns();
-    for (int i = 16; i < 22; i += 2) { /* what is saved pays for two */
-        assert_int_equal(pool_submit(p, POOL_STRANGER, &jobs[i].base), 0);
-    }
-    wait_done(p, 10);
-    assert_int_equal(pool_waiting(p, POOL_STRANGER), 1);
-    for (int i = 22; i < 28; i += 2) {
-        assert_int_equal(pool_submit(p, POOL_STRANGER, &jobs[i].base), 0);
-    }
-    assert_int_equal(pool_submit(p, POOL_STRANGER, &jobs[28].base), -EAGAIN);
-    assert_int_equal(pool_submit(p, POOL_KNOWN, &jobs[30].base), 0);
-    wait_done(p, 11);
-    assert_int_equal(w.order[10], 30);
-    wait_done(p, 12);
-    assert_true(clock_mono_ms() - begun_ms >= 2000); /* 5 ms were borrowed, and a second earns 2 */
-    assert_true(cpu_ns() - begun_ns < 1000000000);   /* nobody turned while they waited */
+    assert_int_equal(submit_strangers(p, jobs, 16, 20), 2); /* what is saved pays for them */
+    wait_done(p, 34);
+    unsigned taken = submit_strangers(p, jobs, 20, 60);
+    assert_in_range(taken, 2, 19);
+    jobs[60] = (struct job){.base = {.run = run_long, .done = done}, .number = 60};
+    assert_int_equal(pool_submit(p, POOL_KNOWN, &jobs[60].base), 0);
+    wait_done(p, 35);
+    assert_int_equal(w.order[34], 60);
+    wait_done(p, 36);
+    assert_true(clock_mono_ms() - begun_ms >= 1000); /* 5 ms were borrowed, and a second earns 4 */
+    assert_true(cpu_ns() - begun_ns < 500000000);    /* nobody turned while they waited */
     pool_free(&p);
-    assert_int_equal(w.done + w.dropped, 15);
+    assert_int_equal(w.done + w.dropped, 35 + taken);
+}
+
+/* A crowd: with enough saved nobody is refused, but they are spread over some time. */
+static void test_pace(void **state)
+{
+    (void)state;
+    static struct job jobs[64];
+    struct pool *p = make_bounded(100, 20, 1, 10000);
+    uint64_t begun_ms = clock_mono_ms();
+    assert_int_equal(submit_strangers(p, jobs, 0, 20), 10);
+    wait_done(p, 10);
+    assert_true(clock_mono_ms() - begun_ms >= 600); /* 100 ms of work, 30 at once, and a second earns 100 */
+    pool_free(&p);
+    assert_int_equal(w.dropped, 0);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(test_many, setup),
-        cmocka_unit_test_setup(test_lanes, setup),
-        cmocka_unit_test_setup(test_stop, setup),
-        cmocka_unit_test_setup(test_share, setup),
+        cmocka_unit_test_setup(test_many, setup), cmocka_unit_test_setup(test_lanes, setup),
+        cmocka_unit_test_setup(test_stop, setup), cmocka_unit_test_setup(test_allowance, setup),
+        cmocka_unit_test_setup(test_pace, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

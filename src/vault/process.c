@@ -214,9 +214,9 @@ static int open_all(struct vault *v)
     const struct pool_settings pool = {
         .threads = threads,
         .lane_max = {(size_t)VAULT_LANE_KNOWN * threads, (size_t)VAULT_LANE_OTHERS * threads},
-        .starved_max = (size_t)VAULT_LANE_STARVED * threads,
-        .share_permille = VAULT_SHARE_PERMILLE,
-        .saved_ms = VAULT_SAVED_MS * threads,
+        .budgets = {[POOL_PACE] = {VAULT_PACE_PERMILLE, (uint64_t)VAULT_PACE_MS * threads},
+                    [POOL_ALLOWANCE] = {VAULT_ALLOWANCE_PERMILLE, (uint64_t)VAULT_ALLOWANCE_MS * threads}},
+        .wait_ms = VAULT_WAIT_MS,
         .notify = notify,
         .arg = v,
     };

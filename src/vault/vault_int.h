@@ -12,22 +12,27 @@
 #include "vault/store.h"
 #include "wire/vault.h"
 
-#define VAULT_STORE_FILE     "accounts.db"
-#define VAULT_GUESS_FILE     "guesses"
-#define VAULT_CACHE_MAX      65536U
-#define VAULT_GUESS_MAX      65536U
-#define VAULT_GOOD_MAX       65536U
-#define VAULT_GUESS_OCTETS   guess_octets(VAULT_GUESS_MAX, VAULT_GOOD_MAX)
-#define VAULT_LOGINS_MAX     8192U /* asked and not answered, held ones included */
-#define VAULT_SLOWED_MAX     8U    /* of them from one network that is being slowed */
-#define VAULT_USED_MAX       4096U
-#define VAULT_WRONG_MS       60000U
-#define VAULT_KNOWN_MS       (UINT64_C(30) * 86400 * 1000)
-#define VAULT_LANE_KNOWN     128U /* for each thread */
-#define VAULT_LANE_OTHERS    64U
-#define VAULT_LANE_STARVED   4U
-#define VAULT_SHARE_PERMILLE 50U  /* of the threads' time, for what strangers try in vain */
-#define VAULT_SAVED_MS       250U /* of it, for each thread: some ten mistakes at once */
+#define VAULT_STORE_FILE   "accounts.db"
+#define VAULT_GUESS_FILE   "guesses"
+#define VAULT_CACHE_MAX    65536U
+#define VAULT_GUESS_MAX    65536U
+#define VAULT_GOOD_MAX     65536U
+#define VAULT_GUESS_OCTETS guess_octets(VAULT_GUESS_MAX, VAULT_GOOD_MAX)
+#define VAULT_LOGINS_MAX   8192U /* asked and not answered, held ones included */
+#define VAULT_SLOWED_MAX   8U    /* of them from one network that is being slowed */
+#define VAULT_USED_MAX     4096U
+#define VAULT_WRONG_MS     60000U
+#define VAULT_KNOWN_MS     (UINT64_C(30) * 86400 * 1000)
+#define VAULT_LANE_KNOWN   128U /* for each thread */
+#define VAULT_LANE_OTHERS  128U
+
+/* What strangers try in vain, for each thread: a crowd of mistakes at the pace, and in the long run the allowance. A
+ * check costs some 25 ms. */
+#define VAULT_PACE_PERMILLE      150U
+#define VAULT_PACE_MS            250U
+#define VAULT_ALLOWANCE_PERMILLE 50U
+#define VAULT_ALLOWANCE_MS       15000U
+#define VAULT_WAIT_MS            30000U /* for it; mail programs give up after a minute or more */
 
 struct login;
 struct suspended;

@@ -539,10 +539,10 @@ def test_nonsense_closes_the_channel(vault):
 QUICK = "$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjl/O817G3uBnIFNjnQJuesI68u4OTLiBFdcbYEdFCoEOfaS35inz1"
 
 
-def strangers(frames):
-    """400 at once, from everywhere: more than their lane holds."""
-    for i in range(400):
-        verify(frames, f"n{i}", "x", peer=f"10.0.{i // 250}.{i % 250}", ident=1000 + i)
+def strangers(frames, count=400, first=1000):
+    """So many at once, from everywhere. 400: more than their lane holds."""
+    for i in range(first, first + count):
+        verify(frames, f"n{i}", "x", peer=f"10.{i // 62500}.{i // 250 % 250}.{i % 250}", ident=i)
 
 
 def test_pool_full(vault):
@@ -556,7 +556,46 @@ def test_pool_full(vault):
     got = []
     while got.count(BAD) < 20:  # who finds the lane full hears so at once; the rest would take minutes, one after the other
         got.append(verdict(s)["status"])
-    assert set(got) == {BAD, UNAVAILABLE} and got.count(UNAVAILABLE) <= 400 - 128
+    assert set(got) == {BAD, UNAVAILABLE} and got.count(UNAVAILABLE) <= 400 - 256
+
+
+def test_a_morning_of_mistakes(vault):
+    """Sixty people mistype within a moment, each from somewhere new; then some from there are right, one is new."""
+    vault.do("account.add", name="alice", identities=[], password="right")
+    s = vault.peer(SUBMIT)
+    strangers(s, 30)
+    got = [verdict(s)["status"] for _ in range(5)]
+    strangers(s, 30, 1030)  # what a check costs is known by now
+    assert got + [verdict(s)["status"] for _ in range(55)] == [BAD] * 60
+    for peer in ("10.0.4.0", "198.51.100.77"):
+        assert login(s, "alice", "right", peer=peer)["status"] == OK
+    assert vault.status()["unavailable"] == 0
+
+
+def processor_seconds(pid):
+    fields_ = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields_[11]) + int(fields_[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_flood_of_guesses(tmp_path):
+    """Hundreds a second from everywhere take a bounded part of the processor, and who is known logs in beside them."""
+    with Role("vault", tmp_path, "cache: 0s") as vault:
+        vault.do("account.add", name="alice", identities=[], password="right")
+        s, known = vault.peer(SUBMIT), vault.peer(SUBMIT, 1)
+        assert login(known, "alice", "right")["status"] == OK
+        begun, used = time.monotonic(), processor_seconds(vault.process.pid)
+        logins, sent = 0, 0
+        while time.monotonic() - begun < 6:
+            for _ in range(5):
+                strangers(s, 50, 1000 + sent)
+                sent += 50
+                time.sleep(0.1)
+            assert login(known, "alice", "right", ident=1)["status"] == OK
+            logins += 1
+        spent, took = processor_seconds(vault.process.pid) - used, time.monotonic() - begun
+        # A tenth of a second for a login is generous; two threads without a bound would take twice the time.
+        assert spent < 0.3 * took + 0.1 * logins + 1, f"{spent} s of {took} s, {logins} logins, {sent} guesses"
+        wait_for(lambda: vault.status()["unavailable"] > 0, "a refusal")
 
 
 def test_every_stranger_is_answered_once(vault):
