@@ -255,7 +255,8 @@ static int settle(struct keeper *k, struct interface *i)
         r = r < 0 ? refuse(i, words_of(r, HOOK_EGRESS), r) : 0;
     }
     for (int slot = 0; slot < SLOTS && r == 0; slot++) {
-        r = exchange(k, i, &i->hooks[slot]);
+        /* Where there is no more to do, there is no program to put there either. */
+        r = slot != SLOT_EGRESS || outward ? exchange(k, i, &i->hooks[slot]) : 0;
     }
     const struct hook *kept = r == 0 ? main_hook(k, i) : NULL;
     for (int slot = 0; slot < SLOTS && r == 0; slot++) {

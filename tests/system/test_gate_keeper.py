@@ -450,6 +450,23 @@ def test_a_filter_that_somebody_takes_away(gate, by):
     assert gate.places() == PLACES["tc"] and connect("sub", OUT6, 25) == "ECONNREFUSED" and connect("sub", OUT4, 587) == "open"
 
 
+@pytest.mark.parametrize("uplink", [True, False])
+def test_one_interface_does_the_work_of_both(gate, uplink):
+    """The other direction is judged where packets leave it; and what was there goes when both sides are named again."""
+    gate.write(**({"subscriber_interfaces": []} if uplink else {"uplink_interfaces": []}))
+    gate.start().ready()
+    name = "eth0" if uplink else "eth1"
+    assert gate.places() == {(name, "tc", "ingress"), (name, "tc", "egress")}
+    assert [connect("sub", a, 25) for a in BOTH] == ["ECONNREFUSED", "ECONNREFUSED"] and connect("sub", OUT4, 587) == "open"
+    before = gate.status()["reasons"]["return-path"]
+    assert python("out", BACK, SUB4, SUB6).split() == ["sent", "sent"]
+    eventually(lambda: gate.status()["reasons"]["return-path"] == before + 2, what="both dropped")
+    gate.end()
+    gate.write(subscriber_interfaces=["eth1"], uplink_interfaces=["eth0"])
+    gate.start().ready()
+    assert gate.places() == PLACES["tc"]
+
+
 def test_a_foreign_filter_stays(gate, tmp_path):
     """In the very place that ours take; and the gate has another one."""
     (tmp_path / "foreign.c").write_text('__attribute__((section("tc"))) int pass(void *c) { return -1; }')
