@@ -106,7 +106,7 @@ struct config_route {
 };
 
 enum config_gate_refuse { GATE_TCP_RESET, GATE_ICMP_PROHIBITED, GATE_DROP };
-enum config_gate_attach { GATE_ATTACH_AUTO, GATE_ATTACH_NATIVE, GATE_ATTACH_GENERIC, GATE_ATTACH_TC };
+enum config_gate_attach { GATE_ATTACH_AUTO, GATE_ATTACH_NATIVE, GATE_ATTACH_GENERIC, GATE_ATTACH_TC, GATE_ATTACH_TCX };
 enum config_port25 { PORT25_ALLOW, PORT25_DENY, PORT25_MONITOR, PORT25_RATE };
 
 #define CONFIG_GATE_CLASSES_MAX  2047    /* and the default */

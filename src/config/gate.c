@@ -17,7 +17,7 @@ static const char *const refuse_words[] = {"tcp-reset", "icmp-prohibited", "drop
 static const char *const default_words[] = {"allow", "deny", "monitor", NULL}; /* as enum config_port25 */
 static const char *const return_path_words[] = {"drop", "allow", NULL};
 static const char *const inbound_words[] = {"allow", "deny", NULL};
-static const char *const attach_words[] = {"auto", "native", "generic", "tc", NULL};
+static const char *const attach_words[] = {"auto", "native", "generic", "tc", "tcx", NULL};
 
 /* Interfaces */
 

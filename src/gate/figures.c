@@ -95,7 +95,7 @@ json_t *figures_interfaces(const struct keeper *k)
                 (void)json_array_append_new(
                     list, json_pack("{s:s,s:I,s:s,s:s,s:s,s:I}", "interface", i->link.name, "index",
                                     (json_int_t)i->link.index, "side", i->uplink ? "uplink" : "subscriber", "hook",
-                                    slot == SLOT_XDP ? "xdp" : "tc", "mode", hook_place_name(h->place), "program",
+                                    hook_place_kind(h->place), "mode", hook_place_name(h->place), "program",
                                     (json_int_t)h->program_id));
             }
         }

@@ -8,22 +8,46 @@
 #include <string.h>
 #include <unistd.h>
 
-#define PRIORITY 1
+#include "gate/tcx.h"
 
-static const char *const place_names[] = {[HOOK_NONE] = "none",
-                                          [HOOK_NATIVE] = "native",
-                                          [HOOK_GENERIC] = "generic",
-                                          [HOOK_INGRESS] = "ingress",
-                                          [HOOK_EGRESS] = "egress"};
+#define PRIORITY 1
+#define PIN_SIZE 40
+
+static const struct {
+    const char *kind, *name;
+} places[] = {
+    [HOOK_NONE] = {"none", "none"},          [HOOK_NATIVE] = {"xdp", "native"},     [HOOK_GENERIC] = {"xdp", "generic"},
+    [HOOK_TCX_INGRESS] = {"tcx", "ingress"}, [HOOK_TCX_EGRESS] = {"tcx", "egress"}, [HOOK_INGRESS] = {"tc", "ingress"},
+    [HOOK_EGRESS] = {"tc", "egress"},
+};
+
+const char *hook_place_kind(enum hook_place place)
+{
+    return places[place].kind;
+}
 
 const char *hook_place_name(enum hook_place place)
 {
-    return place_names[place];
+    return places[place].name;
 }
 
-static void pin_name(uint32_t index, char name[static 24])
+static bool is_tcx(enum hook_place place)
 {
-    (void)snprintf(name, 24, "link-%u", index);
+    return place == HOOK_TCX_INGRESS || place == HOOK_TCX_EGRESS;
+}
+
+static bool is_filter(enum hook_place place)
+{
+    return place == HOOK_INGRESS || place == HOOK_EGRESS;
+}
+
+static void pin_name(enum hook_place place, uint32_t index, char name[static PIN_SIZE])
+{
+    if (is_tcx(place)) {
+        (void)snprintf(name, PIN_SIZE, HOOK_PIN_TCX "%u-%s", index, places[place].name);
+    } else {
+        (void)snprintf(name, PIN_SIZE, HOOK_PIN_XDP "%u", index);
+    }
 }
 
 static uint32_t id_of(int program_fd)
@@ -33,17 +57,26 @@ static uint32_t id_of(int program_fd)
     return bpf_obj_get_info_by_fd(program_fd, &info, &size) == 0 ? info.id : 0;
 }
 
-/* XDP */
+/* Links: XDP and tcx */
+
+static int new_link(enum hook_place place, uint32_t index, int program_fd)
+{
+    LIBBPF_OPTS(bpf_link_create_opts, options, .flags = place == HOOK_NATIVE ? XDP_FLAGS_DRV_MODE : XDP_FLAGS_SKB_MODE);
+    if (is_tcx(place)) {
+        return tcx_link_new(program_fd, index, place == HOOK_TCX_EGRESS);
+    }
+    int fd = bpf_link_create(program_fd, (int)index, BPF_XDP, &options);
+    return fd < 0 ? -errno : fd;
+}
 
 static int attach_link(enum hook_place place, uint32_t index, int program_fd, struct hook *ret)
 {
-    LIBBPF_OPTS(bpf_link_create_opts, options, .flags = place == HOOK_NATIVE ? XDP_FLAGS_DRV_MODE : XDP_FLAGS_SKB_MODE);
-    char pin[24];
-    int fd = bpf_link_create(program_fd, (int)index, BPF_XDP, &options);
+    char pin[PIN_SIZE];
+    int fd = new_link(place, index, program_fd);
     if (fd < 0) {
-        return -errno;
+        return fd;
     }
-    pin_name(index, pin);
+    pin_name(place, index, pin);
     (void)unlink(pin); /* of a device that had this number */
     if (bpf_obj_pin(fd, pin) != 0) {
         int err = errno;
@@ -54,26 +87,35 @@ static int attach_link(enum hook_place place, uint32_t index, int program_fd, st
     return 0;
 }
 
-int hook_find_link(const char *pin, struct hook *ret)
+static int read_link(int fd, struct hook *ret)
 {
     struct bpf_link_info info = {0};
+    struct tcx_link tcx;
     uint32_t size = sizeof(info);
-    int fd = bpf_obj_get(pin);
-    if (fd < 0) {
-        return -errno;
+    if (tcx_link_read(fd, &tcx) == 0) {
+        *ret = (struct hook){.place = tcx.egress ? HOOK_TCX_EGRESS : HOOK_TCX_INGRESS,
+                             .index = tcx.index,
+                             .program_id = tcx.program_id,
+                             .link_fd = fd};
+        return 0;
     }
     int r = bpf_obj_get_info_by_fd(fd, &info, &size) == 0 ? 0 : -errno;
-    r = r == 0 && info.type != BPF_LINK_TYPE_XDP ? -EINVAL : r;
-    r = r == 0 && info.xdp.ifindex == 0 ? -ENODEV : r;
-    if (r < 0) {
-        (void)close(fd);
-        return r;
-    }
     *ret = (struct hook){.place = HOOK_NATIVE, .index = info.xdp.ifindex, .program_id = info.prog_id, .link_fd = fd};
-    return 0;
+    return r == 0 && info.type != BPF_LINK_TYPE_XDP ? -EINVAL : r;
 }
 
-/* TC */
+int hook_find_link(const char *pin, struct hook *ret)
+{
+    int fd = bpf_obj_get(pin);
+    int r = fd < 0 ? -errno : read_link(fd, ret);
+    r = r == 0 && ret->index == 0 ? -ENODEV : r;
+    if (r < 0 && fd >= 0) {
+        (void)close(fd);
+    }
+    return r;
+}
+
+/* TC filters */
 
 /* libbpf refuses a structure whose padding is not zero. */
 static void tc_hook(enum hook_place place, uint32_t index, struct bpf_tc_hook *ret)
@@ -151,7 +193,16 @@ static int attach_filter(enum hook_place place, uint32_t index, int program_fd, 
 bool hook_stands(const struct hook *h)
 {
     uint32_t id;
+    if (is_tcx(h->place)) {
+        int r = tcx_place_of(h->program_id, h->index, h->place == HOOK_TCX_EGRESS);
+        return r >= 0 || r == -ENODEV;
+    }
     return filter_program(h->place, h->index, &id) == -ENODEV || id == h->program_id;
+}
+
+bool hook_is_preceded(const struct hook *h)
+{
+    return is_tcx(h->place) && tcx_place_of(h->program_id, h->index, h->place == HOOK_TCX_EGRESS) > 0;
 }
 
 static int remove_filter(const struct hook *h)
@@ -164,16 +215,16 @@ static int remove_filter(const struct hook *h)
     return id == h->program_id ? bpf_tc_detach(&at, &options) : 0;
 }
 
-/* Both */
+/* All */
 
 int hook_attach(enum hook_place place, uint32_t index, int program_fd, struct hook *ret)
 {
-    return (place <= HOOK_GENERIC ? attach_link : attach_filter)(place, index, program_fd, ret);
+    return (is_filter(place) ? attach_filter : attach_link)(place, index, program_fd, ret);
 }
 
 int hook_replace(struct hook *h, int program_fd)
 {
-    if (h->place > HOOK_GENERIC) {
+    if (is_filter(h->place)) {
         return put_filter(h->place, h->index, program_fd, BPF_TC_F_REPLACE, h);
     }
     if (bpf_link_update(h->link_fd, program_fd, NULL) != 0) {
@@ -185,12 +236,12 @@ int hook_replace(struct hook *h, int program_fd)
 
 int hook_remove(struct hook *h)
 {
-    char pin[24];
+    char pin[PIN_SIZE];
     int r = 0;
-    if (h->place > HOOK_GENERIC) {
+    if (is_filter(h->place)) {
         r = remove_filter(h);
     } else if (h->place != HOOK_NONE) {
-        pin_name(h->index, pin);
+        pin_name(h->place, h->index, pin);
         r = unlink(pin) == 0 || errno == ENOENT ? 0 : -errno;
         r = r == 0 && bpf_link_detach(h->link_fd) != 0 && errno != ENOLINK ? -errno : r;
     }

@@ -59,16 +59,20 @@ static enum frames frames_of(const struct link *l)
     }
 }
 
-/* Where to try, in order. Generic XDP comes last in auto: it copies every packet first, which TC does not. A device
- * without Ethernet takes no XDP: the kernel would take the first octets of an answer for an Ethernet header. A veth
- * sends no answer back by native XDP unless its peer happens to be set up for it. */
-static size_t places(enum config_gate_attach attach, const struct link *l, enum hook_place ret[static 3])
+/* Where to try, in order; what the kernel does not have (tcx before Linux 6.6) refuses itself. Generic XDP comes last
+ * in auto: it copies every packet first, which TC does not. A device without Ethernet takes no XDP: the kernel would
+ * take the first octets of an answer for an Ethernet header. A veth sends no answer back by native XDP unless its peer
+ * happens to be set up for it. */
+static size_t places(enum config_gate_attach attach, const struct link *l, enum hook_place ret[static 4])
 {
     size_t n = 0;
     bool ethernet = frames_of(l) == FRAMES_ETHERNET;
     bool any = attach == GATE_ATTACH_AUTO;
     if (ethernet && (attach == GATE_ATTACH_NATIVE || (any && strcmp(l->kind, "veth") != 0))) {
         ret[n++] = HOOK_NATIVE;
+    }
+    if (any || attach == GATE_ATTACH_TCX) {
+        ret[n++] = HOOK_TCX_INGRESS;
     }
     if (any || attach == GATE_ATTACH_TC) {
         ret[n++] = HOOK_INGRESS;
@@ -81,7 +85,7 @@ static size_t places(enum config_gate_attach attach, const struct link *l, enum 
 
 static bool may_stay(enum config_gate_attach attach, const struct link *l, enum hook_place place)
 {
-    enum hook_place all[3];
+    enum hook_place all[4];
     bool found = place == HOOK_NATIVE && attach == GATE_ATTACH_AUTO;
     for (size_t i = 0, n = places(attach, l, all); i < n; i++) {
         found = found || all[i] == place;
@@ -91,14 +95,26 @@ static bool may_stay(enum config_gate_attach attach, const struct link *l, enum 
 
 static enum interface_slot slot_of(enum hook_place place)
 {
-    return place == HOOK_INGRESS ? SLOT_INGRESS : place == HOOK_EGRESS ? SLOT_EGRESS : SLOT_XDP;
+    static const enum interface_slot slots[] = {[HOOK_NONE] = SLOT_XDP,
+                                                [HOOK_NATIVE] = SLOT_XDP,
+                                                [HOOK_GENERIC] = SLOT_XDP,
+                                                [HOOK_TCX_INGRESS] = SLOT_TCX_INGRESS,
+                                                [HOOK_TCX_EGRESS] = SLOT_TCX_EGRESS,
+                                                [HOOK_INGRESS] = SLOT_INGRESS,
+                                                [HOOK_EGRESS] = SLOT_EGRESS};
+    return slots[place];
+}
+
+static bool is_outward(enum interface_slot slot)
+{
+    return slot == SLOT_TCX_EGRESS || slot == SLOT_EGRESS;
 }
 
 /* What leaves at an interface goes the other way than what arrives. */
 static void program_for(const struct keeper *k, const struct interface *i, enum hook_place place, int *ret_fd,
                         uint32_t *ret_id)
 {
-    bool ip = frames_of(&i->link) == FRAMES_IP, out = place == HOOK_EGRESS;
+    bool ip = frames_of(&i->link) == FRAMES_IP, out = is_outward(slot_of(place));
     enum pins_kind kind = slot_of(place) == SLOT_XDP ? PINS_XDP
                           : out                      ? (ip ? PINS_TC_IP_OUT : PINS_TC_OUT)
                                                      : (ip ? PINS_TC_IP : PINS_TC);
@@ -111,7 +127,11 @@ static void program_for(const struct keeper *k, const struct interface *i, enum 
 
 static const char *words_of(int r, enum hook_place place)
 {
-    bool xdp = slot_of(place) == SLOT_XDP;
+    enum interface_slot slot = slot_of(place);
+    bool xdp = slot == SLOT_XDP;
+    if (r == -EINVAL && (slot == SLOT_TCX_INGRESS || slot == SLOT_TCX_EGRESS)) {
+        return "this kernel has no tcx (Linux 6.6 has); use attach: auto, tcx or tc";
+    }
     switch (r) {
     case -EBUSY:
     case -EEXIST:
@@ -135,8 +155,8 @@ static int attach_at(struct keeper *k, struct interface *i, enum hook_place plac
     int r = fd >= 0 ? hook_attach(place, i->link.index, fd, &i->hooks[slot_of(place)]) : -ENOENT;
     if (r == 0) {
         log_info("gate.attached", LF_STR("interface", i->link.name),
-                 LF_STR("side", i->uplink ? "uplink" : "subscriber"), LF_STR("place", hook_place_name(place)),
-                 LF_UINT("program", i->hooks[slot_of(place)].program_id));
+                 LF_STR("side", i->uplink ? "uplink" : "subscriber"), LF_STR("hook", hook_place_kind(place)),
+                 LF_STR("place", hook_place_name(place)), LF_UINT("program", i->hooks[slot_of(place)].program_id));
     }
     return r;
 }
@@ -149,20 +169,40 @@ static int refuse(const struct interface *i, const char *what, int r)
 
 static int attach_main(struct keeper *k, struct interface *i)
 {
-    enum hook_place all[3], last = HOOK_NONE;
+    enum hook_place all[4], last = HOOK_NONE;
     size_t n = places(k->child->config->config->gate.attach, &i->link, all);
     int r = -EOPNOTSUPP;
     if (frames_of(&i->link) == FRAMES_UNKNOWN) {
         return refuse(i, "it carries neither Ethernet frames nor bare IP packets", -EPROTONOSUPPORT);
     }
     if (n == 0) {
-        return refuse(i, "it carries bare IP packets: only TC answers them; use attach: auto or tc", -EOPNOTSUPP);
+        return refuse(i, "it carries bare IP packets: only TC answers them; use attach: auto, tcx or tc", -EOPNOTSUPP);
     }
     for (size_t p = 0; p < n && r < 0; p++) {
         last = all[p];
         r = attach_at(k, i, last);
     }
     return r < 0 ? refuse(i, words_of(r, last), r) : 0;
+}
+
+/* By a link where the configuration and the kernel know them, else by a filter. A filter that sits there stays until
+ * the link is there. */
+static int attach_tc(struct keeper *k, struct interface *i, bool out)
+{
+    enum config_gate_attach attach = k->child->config->config->gate.attach;
+    enum hook_place ways[] = {out ? HOOK_TCX_EGRESS : HOOK_TCX_INGRESS, out ? HOOK_EGRESS : HOOK_INGRESS};
+    int r = -EOPNOTSUPP;
+    for (size_t w = attach == GATE_ATTACH_TC ? 1 : 0; w < (attach == GATE_ATTACH_TCX ? 1 : 2) && r < 0; w++) {
+        r = i->hooks[slot_of(ways[w])].place == ways[w] ? 0 : attach_at(k, i, ways[w]);
+    }
+    return r;
+}
+
+/* Which of those it is. */
+static struct hook *outward_hook(const struct keeper *k, struct interface *i)
+{
+    bool link = k->child->config->config->gate.attach != GATE_ATTACH_TC;
+    return &i->hooks[link && i->hooks[SLOT_TCX_EGRESS].place != HOOK_NONE ? SLOT_TCX_EGRESS : SLOT_EGRESS];
 }
 
 static struct hook *main_hook(struct keeper *k, struct interface *i)
@@ -204,7 +244,8 @@ static int take_away(struct interface *i, enum interface_slot slot)
     if (r < 0) {
         return refuse(i, "its program cannot be taken away", r);
     }
-    log_info("gate.detached", LF_STR("interface", i->link.name), LF_STR("place", hook_place_name(place)));
+    log_info("gate.detached", LF_STR("interface", i->link.name), LF_STR("hook", hook_place_kind(place)),
+             LF_STR("place", hook_place_name(place)));
     return 0;
 }
 
@@ -215,8 +256,8 @@ static int make_way(struct keeper *k, struct interface *i)
     if (i->hooks[SLOT_XDP].place == HOOK_NONE) {
         return 0;
     }
-    if (i->hooks[SLOT_INGRESS].place == HOOK_NONE) {
-        r = attach_at(k, i, HOOK_INGRESS);
+    if (i->hooks[SLOT_TCX_INGRESS].place == HOOK_NONE && i->hooks[SLOT_INGRESS].place == HOOK_NONE) {
+        r = attach_tc(k, i, false);
         r = r < 0 ? refuse(i, words_of(r, HOOK_INGRESS), r) : 0;
     }
     return r == 0 ? take_away(i, SLOT_XDP) : r;
@@ -228,14 +269,17 @@ static void lost(const struct interface *i)
               LF_STR("what", "its program was taken away by somebody else; it is put back"));
 }
 
-/* Whoever may set up TC may take filters away, with the whole qdisc, and put others in their place. */
-static bool lost_filters(struct interface *i)
+/* Whoever may set up TC may take filters away, with the whole qdisc, and put others in their place; and links, by
+ * force.
+ */
+static bool lost_tc(struct interface *i)
 {
     bool any = false;
-    for (int slot = SLOT_INGRESS; slot <= SLOT_EGRESS; slot++) {
+    for (int slot = SLOT_XDP + 1; slot < SLOTS; slot++) {
         struct hook *h = &i->hooks[slot];
         if (h->place != HOOK_NONE && !hook_stands(h)) {
             lost(i);
+            (void)hook_remove(h); /* its pin */
             hook_forget(h);
             any = true;
         }
@@ -247,20 +291,27 @@ static bool lost_filters(struct interface *i)
 static int settle(struct keeper *k, struct interface *i)
 {
     bool outward = interfaces_outward(&k->child->config->config->gate);
-    (void)lost_filters(i);
+    (void)lost_tc(i);
     int r = main_hook(k, i) == NULL ? make_way(k, i) : 0;
-    r = r == 0 && main_hook(k, i) == NULL ? attach_main(k, i) : r;
-    if (r == 0 && outward && i->hooks[SLOT_EGRESS].place == HOOK_NONE) {
-        r = attach_at(k, i, HOOK_EGRESS);
+    const struct hook *kept = main_hook(k, i);
+    if (r == 0 && kept == NULL) {
+        r = attach_main(k, i);
+    } else if (r == 0 && kept->place == HOOK_INGRESS) {
+        r = attach_tc(k, i, false);
+    }
+    if (r == 0 && outward) {
+        r = attach_tc(k, i, true);
         r = r < 0 ? refuse(i, words_of(r, HOOK_EGRESS), r) : 0;
     }
+    kept = r == 0 ? main_hook(k, i) : NULL;
     for (int slot = 0; slot < SLOTS && r == 0; slot++) {
-        /* Where there is no more to do, there is no program to put there either. */
-        r = slot != SLOT_EGRESS || outward ? exchange(k, i, &i->hooks[slot]) : 0;
+        struct hook *h = &i->hooks[slot];
+        bool stays = is_outward((enum interface_slot)slot) ? outward && h == outward_hook(k, i) : h == kept;
+        r = stays ? exchange(k, i, h) : 0;
     }
-    const struct hook *kept = r == 0 ? main_hook(k, i) : NULL;
     for (int slot = 0; slot < SLOTS && r == 0; slot++) {
-        bool stays = slot == SLOT_EGRESS ? outward : &i->hooks[slot] == kept;
+        const struct hook *h = &i->hooks[slot];
+        bool stays = is_outward((enum interface_slot)slot) ? outward && h == outward_hook(k, i) : h == kept;
         r = stays ? 0 : take_away(i, (enum interface_slot)slot);
     }
     return r;
@@ -268,8 +319,11 @@ static int settle(struct keeper *k, struct interface *i)
 
 static bool has_hooks(const struct interface *i)
 {
-    return i->hooks[SLOT_XDP].place != HOOK_NONE || i->hooks[SLOT_INGRESS].place != HOOK_NONE ||
-           i->hooks[SLOT_EGRESS].place != HOOK_NONE;
+    bool any = false;
+    for (int slot = 0; slot < SLOTS; slot++) {
+        any = any || i->hooks[slot].place != HOOK_NONE;
+    }
+    return any;
 }
 
 static int let_go(struct interface *i)
@@ -355,8 +409,8 @@ static void adopt_link(void *arg, const char *pin)
         log_warn("gate.pins.failed", LF_STR("what", "adopt"), LF_STR("path", pin), LF_ERR(r));
     }
     if (i != NULL) {
-        h.place = i->link.generic_id == h.program_id ? HOOK_GENERIC : HOOK_NATIVE;
-        i->hooks[SLOT_XDP] = h;
+        h.place = h.place == HOOK_NATIVE && i->link.generic_id == h.program_id ? HOOK_GENERIC : h.place;
+        i->hooks[slot_of(h.place)] = h;
     } else if (r == 0) {
         hook_forget(&h);
     }
@@ -369,7 +423,8 @@ int interfaces_adopt(struct keeper *k)
         log_error("gate.links.failed", LF_ERR(r));
         return r;
     }
-    pins_each("link-", adopt_link, k);
+    pins_each(HOOK_PIN_XDP, adopt_link, k);
+    pins_each(HOOK_PIN_TCX, adopt_link, k);
     for (struct interface *i = k->interfaces; i != NULL; i = i->next) {
         (void)hook_find_filter(HOOK_INGRESS, i->link.index, &i->hooks[SLOT_INGRESS]);
         (void)hook_find_filter(HOOK_EGRESS, i->link.index, &i->hooks[SLOT_EGRESS]);
@@ -518,7 +573,22 @@ void interfaces_filters(void *arg, uint32_t index)
 {
     struct keeper *k = arg;
     struct interface *i = find(k, index);
-    if (i != NULL && i->wanted && !k->open && lost_filters(i)) {
+    if (i != NULL && i->wanted && !k->open && lost_tc(i)) {
         (void)settle(k, i);
+    }
+}
+
+/* A link of TC is taken off, or passed in front of, without a word of the kernel's. */
+void interfaces_check(struct keeper *k)
+{
+    for (struct interface *i = k->interfaces; i != NULL; i = i->next) {
+        bool before = i->preceded;
+        i->preceded = hook_is_preceded(&i->hooks[SLOT_TCX_INGRESS]) || hook_is_preceded(&i->hooks[SLOT_TCX_EGRESS]);
+        if (i->preceded && !before) {
+            log_warn(
+                "gate.interface.preceded", LF_STR("interface", i->link.name),
+                LF_STR("what", "somebody else's program sees its packets first, and what that lets by we never see"));
+        }
+        interfaces_filters(k, i->link.index);
     }
 }

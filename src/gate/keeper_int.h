@@ -19,12 +19,13 @@
 #include "process/child.h"
 #include "process/control.h"
 
-/* XDP at the one, TC at the others. */
-enum interface_slot { SLOT_XDP, SLOT_INGRESS, SLOT_EGRESS, SLOTS };
+/* XDP at the one, TC at the others: by a link or by a filter, both only while the one takes the place of the other. */
+enum interface_slot { SLOT_XDP, SLOT_TCX_INGRESS, SLOT_INGRESS, SLOT_TCX_EGRESS, SLOT_EGRESS, SLOTS };
 
 struct interface {
     struct link link;
     bool wanted, uplink;
+    bool preceded;            /* somebody else's program sees packets first, and the log knows */
     bool fresh;               /* within interfaces_try(): nothing of ours was there before */
     struct hook hooks[SLOTS]; /* place HOOK_NONE: nothing of ours there */
     struct interface *next;
@@ -86,6 +87,7 @@ int interfaces_follow(struct keeper *k);
 int interfaces_again(struct keeper *k);                /* the same, after looking what there is */
 void interfaces_seen(void *arg, const struct link *l); /* arg: struct keeper. One came, went or changed */
 void interfaces_filters(void *arg, uint32_t index);    /* arg: struct keeper. Somebody set up TC there */
+void interfaces_check(struct keeper *k);               /* what the kernel does not tell of: now and then */
 void interfaces_free(struct keeper *k);                /* the programs stay where they are */
 
 /* figures.c */

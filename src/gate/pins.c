@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "gate/hook.h"
 
 #define NAME_SIZE 64
 
@@ -226,6 +227,9 @@ void pins_each(const char *prefix, void (*seen)(void *arg, const char *name), vo
 static void tidy_one(void *arg, const char *name)
 {
     const struct pins *p = arg;
+    if (strncmp(name, HOOK_PIN_TCX, strlen(HOOK_PIN_TCX)) == 0) {
+        return;
+    }
     for (size_t i = 0; i < PINS_KINDS; i++) {
         for (int uplink = 0; uplink < 2; uplink++) {
             char kept[NAME_SIZE];

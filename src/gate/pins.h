@@ -3,7 +3,7 @@
  *
  * The directory is the process's working directory, so that after the drop its names need no path. Names: map-NAME-N
  * (N: the version of the blob, so that a program never reads one it does not know), program-KIND-SIDE-BUILD (BUILD: the
- * object it came from), link-INDEX (hook.h). Functions return 0 or -errno after logging why.
+ * object it came from), link-INDEX and program-at-INDEX-WAY (hook.h). Functions return 0 or -errno after logging why.
  */
 #ifndef KIDOBAN_GATE_PINS_H
 #define KIDOBAN_GATE_PINS_H

@@ -11,8 +11,9 @@
 #include "policy/export.h"
 
 #define WATCHERS_MAX 16
-#define HEARTBEAT_MS 10000 /* who goes away is seen by it, and who waits sees that we live */
-#define TEXT_MAX     (16U * 1024U * 1024U)
+#define HEARTBEAT_MS 10000 /* who goes away is seen by it, and who waits sees that we live; and somebody looks at tcx  \
+                            */
+#define TEXT_MAX (16U * 1024U * 1024U)
 
 struct watcher {
     struct control_request *rq;
@@ -48,6 +49,7 @@ void watchers_tell(struct keeper *k)
 
 static void on_heartbeat(uv_timer_t *t)
 {
+    interfaces_check(t->data);
     tell_all(t->data);
 }
 

@@ -4,10 +4,13 @@ What is proven: a refused packet does not arrive, an allowed one is not lost, wh
 again, upgraded and told a new configuration; and what is not ours stays in place.
 """
 
+import ctypes
 import json
 import os
 import pathlib
+import platform
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -21,6 +24,10 @@ from gate_net import OFFLOAD, OUT4, OUT6, SUB4, SUB6, Net, checksum, connect, ip
 from house import KIDOBAN, KIDOBAND, PATIENCE, eventually  # noqa: E402
 
 PINS = pathlib.Path("/sys/fs/bpf/kidoban")
+# What auto takes on a veth: a link where the kernel has them, else a filter.
+AUTO = "tcx" if tuple(map(int, platform.release().split(".")[:2])) >= (6, 6) else "tc"
+tcx_only = pytest.mark.skipif(AUTO != "tcx", reason="this kernel has no tcx")
+TCX = pytest.param("tcx", marks=tcx_only)
 LINE = ["198.51.100.0/24", "2001:db8:1::/48"]
 BOTH = [OUT4, OUT6]
 
@@ -142,14 +149,15 @@ def standing(net, tmp_path_factory):
 PLACES = {"tc": {("eth0", "tc", "ingress"), ("eth1", "tc", "ingress")},
           "native": {("eth0", "xdp", "native"), ("eth1", "xdp", "native")},
           "generic": {("eth0", "xdp", "generic"), ("eth1", "xdp", "generic")},
-          "auto": {("eth0", "tc", "ingress"), ("eth1", "tc", "ingress")}}
+          "tcx": {("eth0", "tcx", "ingress"), ("eth1", "tcx", "ingress")}}
+PLACES["auto"] = PLACES[AUTO]
 
 
-@pytest.mark.parametrize("attach", ["native", "generic", "tc", "auto"])
+@pytest.mark.parametrize("attach", ["native", TCX, "generic", "tc", "auto"])
 def test_a_line_is_refused_at_every_place(standing, attach):
     """Reloaded from one to the next: the programs move, the counters go on."""
     standing.reload(attach=attach)
-    assert standing.places() == PLACES[attach] or attach == "auto"
+    assert standing.places() == PLACES[attach]
     before = standing.counted()["refused"]
     for address in BOTH:
         # A veth gives no answer back by native XDP, so auto does not take it there.
@@ -248,11 +256,11 @@ print(syn.hex(), answer.hex())
 """
 
 
-@pytest.fixture
-def unfinished(standing):
+@pytest.fixture(params=["tc", TCX])
+def unfinished(standing, request):
     """A line whose SYNs arrive with a checksum that is left to a device, as a veth's, a tap's or a virtio's do. What the gate
     sends has it finished by the kernel, as before a wire."""
-    standing.reload(attach="tc")
+    standing.reload(attach=request.param)
     python("sub", OFFLOAD, "s0", 1)
     subprocess.run([sys.executable, "-c", OFFLOAD, "eth1", "0"], check=True)
     yield standing
@@ -337,15 +345,15 @@ def test_interfaces_that_come_later(standing):
     standing.reload(subscriber_interfaces=["eth1", "tap*", "tun*"])
     try:
         ip("link", "add", "tap7", "type", "veth", "peer", "name", "far7")
-        eventually(lambda: ("tap7", "tc", "ingress") in standing.places(), what="tap7")
+        eventually(lambda: ("tap7", AUTO, "ingress") in standing.places(), what="tap7")
         ip("tuntap", "add", "tun7", "mode", "tun")
-        eventually(lambda: ("tun7", "tc", "ingress") in standing.places(), what="tun7")
+        eventually(lambda: ("tun7", AUTO, "ingress") in standing.places(), what="tun7")
         ip("link", "set", "tap7", "name", "lan7")  # a new name opens nothing
         eventually(lambda: standing.events("gate.interface.renamed"), what="the rename told")
-        assert ("lan7", "tc", "ingress") in standing.places()
+        assert ("lan7", AUTO, "ingress") in standing.places()
         ip("link", "set", "lan7", "up")
         ip("link", "set", "lan7", "down")
-        assert ("lan7", "tc", "ingress") in standing.places()
+        assert ("lan7", AUTO, "ingress") in standing.places()
         ip("link", "delete", "lan7")
         eventually(lambda: not any(p[0] == "lan7" for p in standing.places()), what="lan7 forgotten")
         assert not standing.events("gate.interface.lost")  # its filters went with it
@@ -402,7 +410,7 @@ def test_a_foreign_program_stays(gate, foreign):
     assert foreign() == there and not list(PINS.glob("link-*"))  # what came to eth0 before went again
     gate.write(attach="auto")
     gate.start().ready()
-    assert ("eth1", "tc", "ingress") in gate.places() and foreign() == there
+    assert ("eth1", AUTO, "ingress") in gate.places() and foreign() == there
     assert connect("sub", OUT4, 25) == "ECONNREFUSED"
     gate.end()
     assert foreign() == there
@@ -425,7 +433,7 @@ def test_what_is_not_ours_under_our_names(gate, names):
     gate.start().ready()
     swap(*names)
     gate.kill_keeper()
-    assert gate.places() == PLACES["tc"]
+    assert gate.places() == PLACES["auto"]
     before = gate.counted()["refused"]
     assert [connect("sub", a, 25) for a in BOTH] == ["ECONNREFUSED", "ECONNREFUSED"] and connect("sub", OUT4, 587) == "open"
     assert gate.counted()["refused"] >= before + 2
@@ -436,13 +444,13 @@ def test_only_a_folder_is_the_mark_of_an_open_gate(gate):
     gate.start().ready()
     (PINS / "open").symlink_to("program")
     gate.kill_keeper()
-    assert gate.places() == PLACES["tc"] and connect("sub", OUT4, 25) == "ECONNREFUSED"
+    assert gate.places() == PLACES["auto"] and connect("sub", OUT4, 25) == "ECONNREFUSED"
 
 
 @pytest.mark.parametrize("by", ["qdisc delete dev eth1 clsact", "filter delete dev eth1 ingress"])
 def test_a_filter_that_somebody_takes_away(gate, by):
     """While the keeper looks it comes back by itself."""
-    gate.write()
+    gate.write(attach="tc")
     gate.start().ready()
     subprocess.run(["tc", *by.split()], check=True)
     eventually(lambda: gate.events("gate.interface.lost"), what="the loss told")
@@ -450,13 +458,28 @@ def test_a_filter_that_somebody_takes_away(gate, by):
     assert gate.places() == PLACES["tc"] and connect("sub", OUT6, 25) == "ECONNREFUSED" and connect("sub", OUT4, 587) == "open"
 
 
+@tcx_only
+def test_a_link_that_somebody_takes_off(gate):
+    """Of that the kernel does not tell: the keeper looks now and then."""
+    gate.write()
+    gate.start().ready()
+    index = socket.if_nametoindex("eth1")
+    subprocess.run(["bpftool", "link", "detach", "pinned", PINS / f"program-at-{index}-ingress"], check=True)
+    eventually(lambda: gate.events("gate.interface.lost"), 60, "the loss told")
+    eventually(lambda: connect("sub", OUT4, 25) == "ECONNREFUSED", what="the link again")
+    assert gate.places() == PLACES["tcx"] and connect("sub", OUT6, 25) == "ECONNREFUSED" and connect("sub", OUT4, 587) == "open"
+    gate.kill_keeper()
+    assert gate.places() == PLACES["tcx"] and connect("sub", OUT4, 25) == "ECONNREFUSED"
+
+
+@pytest.mark.parametrize("attach", ["tc", TCX])
 @pytest.mark.parametrize("uplink", [True, False])
-def test_one_interface_does_the_work_of_both(gate, uplink):
+def test_one_interface_does_the_work_of_both(gate, uplink, attach):
     """The other direction is judged where packets leave it; and what was there goes when both sides are named again."""
-    gate.write(**({"subscriber_interfaces": []} if uplink else {"uplink_interfaces": []}))
+    gate.write(attach=attach, **({"subscriber_interfaces": []} if uplink else {"uplink_interfaces": []}))
     gate.start().ready()
     name = "eth0" if uplink else "eth1"
-    assert gate.places() == {(name, "tc", "ingress"), (name, "tc", "egress")}
+    assert gate.places() == {(name, attach, "ingress"), (name, attach, "egress")}
     assert [connect("sub", a, 25) for a in BOTH] == ["ECONNREFUSED", "ECONNREFUSED"] and connect("sub", OUT4, 587) == "open"
     before = gate.status()["reasons"]["return-path"]
     assert python("out", BACK, SUB4, SUB6).split() == ["sent", "sent"]
@@ -464,7 +487,7 @@ def test_one_interface_does_the_work_of_both(gate, uplink):
     gate.end()
     gate.write(subscriber_interfaces=["eth1"], uplink_interfaces=["eth0"])
     gate.start().ready()
-    assert gate.places() == PLACES["tc"]
+    assert gate.places() == PLACES[attach]
 
 
 def test_a_foreign_filter_stays(gate, tmp_path):
@@ -479,8 +502,65 @@ def test_a_foreign_filter_stays(gate, tmp_path):
     gate.daemon = None
     gate.write(attach="auto")
     gate.start().ready()
-    assert ("eth1", "xdp", "generic") in gate.places() and connect("sub", OUT4, 25) == "ECONNREFUSED"
+    assert ("eth1", *(("tcx", "ingress") if AUTO == "tcx" else ("xdp", "generic"))) in gate.places()
+    assert connect("sub", OUT4, 25) == "ECONNREFUSED"
     assert "foreign.o" in subprocess.run(["tc", "filter", "show", "dev", "eth1", "ingress"], capture_output=True, text=True).stdout
+
+
+def bpf(command, attributes):
+    room = ctypes.create_string_buffer(attributes, 128)
+    number = {"x86_64": 321}.get(platform.machine(), 280)
+    done = ctypes.CDLL(None, use_errno=True).syscall(number, command, room, 128)
+    assert done >= 0, os.strerror(ctypes.get_errno())
+    return done
+
+
+class Foreign:
+    """A TC program that is not ours and ends the judgement of all behind it (TCX_PASS), by a link in front of eth1's ingress."""
+
+    def __init__(self, path):
+        (path / "foreign.c").write_text('__attribute__((section("tc"))) int pass(void *c) { return 0; }')
+        subprocess.run(["clang", "-O2", "-target", "bpf", "-c", path / "foreign.c", "-o", path / "foreign.o"], check=True)
+        self.pin = PINS.with_name("foreign")
+        subprocess.run(["bpftool", "prog", "load", path / "foreign.o", self.pin], check=True)
+        name = ctypes.create_string_buffer(str(self.pin).encode())
+        self.program = bpf(7, struct.pack("QII", ctypes.addressof(name), 0, 0))  # BPF_OBJ_GET
+        self.link = bpf(28, struct.pack("IIII", self.program, socket.if_nametoindex("eth1"), 46, 1 << 3))  # BPF_LINK_CREATE
+
+    def stands(self):
+        info = ctypes.create_string_buffer(64)
+        bpf(15, struct.pack("IIQ", self.link, 64, ctypes.addressof(info)))  # BPF_OBJ_GET_INFO_BY_FD
+        return struct.unpack("I", info[16:20])[0] == socket.if_nametoindex("eth1")
+
+    def end(self):
+        for fd in (self.link, self.program):
+            os.close(fd)
+        self.pin.unlink()
+
+
+@tcx_only
+def test_a_foreign_link_stays(gate, tmp_path):
+    """Ours comes before it; and who comes before ours later is left there, and the log tells of it."""
+    foreign = Foreign(tmp_path)
+    try:
+        gate.write(attach="tc", return_path="allow")
+        gate.start().ready()
+        assert connect("sub", OUT4, 25) == "open"  # no filter is asked behind a program that lets pass
+        gate.reload(attach="auto")
+        assert gate.places() == PLACES["tcx"] and [connect("sub", a, 25) for a in BOTH] == ["ECONNREFUSED", "ECONNREFUSED"]
+        assert connect("sub", OUT4, 587) == "open" and foreign.stands()
+        assert gate.run("gate", "detach", "--reason", "to see who stays").returncode == 0
+        assert gate.places() == set() and foreign.stands()
+        assert gate.run("gate", "attach", "--reason", "seen").returncode == 0
+        assert connect("sub", OUT4, 25) == "ECONNREFUSED" and not gate.events("gate.interface.preceded")
+    finally:
+        foreign.end()
+    later = Foreign(tmp_path)
+    try:
+        eventually(lambda: gate.events("gate.interface.preceded"), 60, "it is told")
+        assert gate.events("gate.interface.preceded")[0]["interface"] == "eth1" and later.stands()
+    finally:
+        later.end()
 
 
 # Under traffic
@@ -488,11 +568,11 @@ def test_a_foreign_filter_stays(gate, tmp_path):
 
 def of_another_build():
     """Pinned programs look as if another build had pinned them: the next keeper loads its own and exchanges them."""
-    for pin in PINS.glob("program-*"):
+    for pin in set(PINS.glob("program-*")) - set(PINS.glob("program-at-*")):
         pin.rename(pin.with_name(pin.name[:-16] + "0123456789abcdef"))
 
 
-@pytest.mark.parametrize("attach", ["tc", "native"])
+@pytest.mark.parametrize("attach", ["tc", TCX, "native"])
 def test_nothing_is_open_and_nothing_is_lost(gate, attach):
     gate.write(attach=attach)
     gate.start().ready()
@@ -521,6 +601,9 @@ def test_nothing_is_open_and_nothing_is_lost(gate, attach):
         gate.start().ready()
         assert gate.counted()["refused"] + gate.counted()["dropped"] > refused > 0
         gate.reload(mode="enforce")
+        for place in (AUTO, "tc", AUTO):  # as an upgrade from filters to links, and back
+            gate.reload(attach=place)
+            assert gate.places() == PLACES[place]
     finally:
         sender.terminate()
         numbers = int(sender.stdout.read())
