@@ -156,7 +156,7 @@ static const struct row wrong[] = {
     {GATE("default: rate 10/h"), "f:1:44: \"default\" should be allow, deny or monitor, not \"rate 10/h\"\n"},
     {GATE("return_path: deny"), "f:1:48: \"return_path\" should be drop or allow, not \"deny\"\n"},
     {GATE("inbound: drop"), "f:1:44: \"inbound\" should be allow or deny, not \"drop\"\n"},
-    {GATE("attach: xdp"), "f:1:43: \"attach\" should be auto, native, generic or tc, not \"xdp\"\n"},
+    {GATE("attach: xdp"), "f:1:43: \"attach\" should be auto, native, generic, tc or tcx, not \"xdp\"\n"},
     {GATE("events_per_second: 0"), "f:1:54: \"events_per_second\" is 0; it should be from 1 to 1000\n"},
     {GATE("resets_per_second: 1000000"), "f:1:54: \"resets_per_second\" is 1000000; it should be from 1 to 100000\n"},
     {GATE("allow_to: [192.0.2.1/24, '::ffff:192.0.2.0/120', mx.example, 192.0.2.0/33, '2001:db8::/129', {a: b}]"),
