@@ -42,6 +42,10 @@ static void ask_config(const struct config_gate *g, struct interface *i)
 
 /* What a device takes. */
 
+#ifndef ARPHRD_IP6GRE
+#define ARPHRD_IP6GRE 823 /* linux/if_arp.h, which does not go with net/if.h */
+#endif
+
 enum frames { FRAMES_ETHERNET, FRAMES_IP, FRAMES_UNKNOWN };
 
 static enum frames frames_of(const struct link *l)
@@ -53,7 +57,13 @@ static enum frames frames_of(const struct link *l)
     case ARPHRD_PPP:
     case ARPHRD_NONE:
     case ARPHRD_RAWIP:
+    case ARPHRD_TUNNEL:
+    case ARPHRD_TUNNEL6:
+    case ARPHRD_SIT:
         return FRAMES_IP;
+    case ARPHRD_IPGRE:
+    case ARPHRD_IP6GRE: /* without one far end it shows TC the outer packet, and IP somewhere in it */
+        return l->point_to_point ? FRAMES_IP : FRAMES_UNKNOWN;
     default:
         return FRAMES_UNKNOWN;
     }
@@ -173,7 +183,8 @@ static int attach_main(struct keeper *k, struct interface *i)
     size_t n = places(k->child->config->config->gate.attach, &i->link, all);
     int r = -EOPNOTSUPP;
     if (frames_of(&i->link) == FRAMES_UNKNOWN) {
-        return refuse(i, "it carries neither Ethernet frames nor bare IP packets", -EPROTONOSUPPORT);
+        return refuse(i, "it carries neither Ethernet frames nor bare IP packets, or is GRE without one remote address",
+                      -EPROTONOSUPPORT);
     }
     if (n == 0) {
         return refuse(i, "it carries bare IP packets: only TC answers them; use attach: auto, tcx or tc", -EOPNOTSUPP);

@@ -74,8 +74,10 @@ static bool read_link(const struct nlmsghdr *h, struct link *l)
         return false; /* a bridge tells of its ports in a family of its own */
     }
     int len = (int)IFLA_PAYLOAD(h);
-    *l =
-        (struct link){.index = (uint32_t)info->ifi_index, .type = info->ifi_type, .gone = h->nlmsg_type == RTM_DELLINK};
+    *l = (struct link){.index = (uint32_t)info->ifi_index,
+                       .type = info->ifi_type,
+                       .point_to_point = (info->ifi_flags & (IFF_POINTOPOINT | IFF_BROADCAST)) == IFF_POINTOPOINT,
+                       .gone = h->nlmsg_type == RTM_DELLINK};
     for (const struct rtattr *a = IFLA_RTA(info); RTA_OK(a, len); a = RTA_NEXT(a, len)) {
         switch (a->rta_type & NLA_TYPE_MASK) {
         case IFLA_IFNAME:

@@ -12,8 +12,9 @@
 struct link {
     uint32_t index;
     char name[IF_NAMESIZE];
-    uint16_t type; /* ARPHRD_* */
-    char kind[16]; /* "veth", "ppp"; "": a device of its own driver */
+    uint16_t type;       /* ARPHRD_* */
+    char kind[16];       /* "veth", "ppp"; "": a device of its own driver */
+    bool point_to_point; /* has one far end, and only one */
     bool gone;
     uint32_t native_id, generic_id; /* of the XDP programs that sit there, whosever; or 0 */
 };

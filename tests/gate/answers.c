@@ -253,7 +253,10 @@ static void check_answers(bool prohibited)
                                    .prohibited = prohibited,
                                    .flags = segments[s].flags,
                                    .data = segments[s].data};
-                if (!w.partial || w.tc) {
+                /* Run by hand the kernel believes that all packets have Ethernet, and moves none of its headers where
+                 * there is none: tests/system/test_gate_tunnels.py asks on real devices. */
+                bool by_hand = !w.tc || !prohibited || w.link[0] != '\0';
+                if (by_hand && (!w.partial || w.tc)) {
                     check_answer(&w);
                 }
             }

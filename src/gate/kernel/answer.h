@@ -22,9 +22,10 @@ always_inline int set_length(struct context *ctx, __u32 len)
 {
     return bpf_skb_change_tail(ctx, len, 0);
 }
-always_inline int grow_head(struct context *ctx, __u32 len)
+/* Without Ethernet the kernel sends what begins at the IP header as it knows it: that one has to move along, too. */
+always_inline int grow_head(struct context *ctx, __u32 link, __u32 len)
 {
-    return bpf_skb_change_head(ctx, len, 0);
+    return link ? bpf_skb_change_head(ctx, len, 0) : bpf_skb_adjust_room(ctx, (__s32)len, BPF_ADJ_ROOM_MAC, 0);
 }
 #else
 #define STORE(ctx, at, from, len) bpf_xdp_store_bytes(ctx, (at)&LENGTH_MAX, from, len)
@@ -33,8 +34,9 @@ always_inline int set_length(struct context *ctx, __u32 len)
 {
     return bpf_xdp_adjust_tail(ctx, (int)len - (int)LENGTH(ctx));
 }
-always_inline int grow_head(struct context *ctx, __u32 len)
+always_inline int grow_head(struct context *ctx, __u32 link, __u32 len)
 {
+    (void)link;
     return bpf_xdp_adjust_head(ctx, -(int)len);
 }
 #endif
@@ -219,7 +221,7 @@ read_once int make_room(struct context *ctx, __u32 link, __u32 room, __u32 len)
     __u8 octets[40] = {};
     __u32 n = link & 63;
     if (link > sizeof(octets) || n > sizeof(octets) || (n > 0 && LOAD(ctx, 0, octets, n) < 0) || room > 64 ||
-        set_length(ctx, len) < 0 || grow_head(ctx, room) < 0) {
+        set_length(ctx, len) < 0 || grow_head(ctx, link, room) < 0) {
         return -1;
     }
     return n > 0 && STORE(ctx, 0, octets, n) < 0 ? -1 : 0;
