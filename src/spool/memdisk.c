@@ -221,12 +221,10 @@ static int mem_sync(void *arg, int fd)
         return r;
     }
     if (r == 0) {
-        memcpy(n->lasting, n->now, n->cap);
-        n->lasting_size = n->size;
+        memdisk_node_sync(n);
     } else {
         memdisk_node_sync_fails(n, d->calls);
     }
-    memdisk_node_clean(n);
     watched(d);
     return r;
 }

@@ -3,8 +3,9 @@
  * that a power cut may leave, and fails the n-th call on demand. Not part of the daemon.
  *
  * Model: a write lasts in units of 512 octets, each unsynced unit on its own; fdatasync makes a file's octets and size
- * last, and a failed one forgets that they were dirty (as ext4, XFS and Btrfs do); the names of one directory last in
- * the order in which they were changed, at the latest with that directory's sync.
+ * last, and a failed one forgets that they were dirty (as ext4, XFS and Btrfs do): reads see them until the power goes,
+ * and no later sync makes them last; the names of one directory last in the order in which they were changed, at the
+ * latest with that directory's sync.
  */
 #ifndef KIDOBAN_SPOOL_MEMDISK_H
 #define KIDOBAN_SPOOL_MEMDISK_H

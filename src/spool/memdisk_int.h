@@ -60,7 +60,8 @@ void memdisk_change_apply(struct directory *dir, const struct change *c);
 /* The first `keep` of a directory's pending changes last; the others stay pending. */
 void memdisk_names_last(struct memdisk *d, const char *directory, size_t keep);
 void memdisk_node_grow(struct node *n, size_t size);
-void memdisk_node_clean(struct node *n);
+/* What is dirty lasts, and nothing else: what a failed sync took for clean stays as it is on the disk. */
+void memdisk_node_sync(struct node *n);
 /* The kernel says that it failed, once, and takes the pages for clean. All, some or nothing has reached the disk. */
 void memdisk_node_sync_fails(struct node *n, uint64_t chance);
 

@@ -88,7 +88,7 @@ void memdisk_node_grow(struct node *n, size_t size)
     }
 }
 
-void memdisk_node_clean(struct node *n)
+static void node_clean(struct node *n)
 {
     memset(n->dirty, 0, n->cap / UNIT / 8 + 1);
 }
@@ -107,15 +107,34 @@ static void unit_last(struct node *n, size_t u)
     n->lasting_size = end > n->lasting_size ? end : n->lasting_size;
 }
 
-/* The kernel says that it failed, once, and takes the pages for clean. All, some or nothing has reached the disk. */
-void memdisk_node_sync_fails(struct node *n, uint64_t chance)
+void memdisk_node_sync(struct node *n)
 {
     for (size_t u = 0; u < n->cap / UNIT; u++) {
-        bool lasts = chance % 3 == 0 || (chance % 3 == 1 && u % 2 == 0);
-        if (unit_is_pending(n, u) && lasts) {
+        if (unit_is_pending(n, u)) {
             unit_last(n, u);
         }
     }
+    n->lasting_size = n->size;
+    node_clean(n);
+}
+
+/* Of what it was for, all, each second unit, nothing, or the front has reached the disk. */
+void memdisk_node_sync_fails(struct node *n, uint64_t chance)
+{
+    size_t pending = 0, seen = 0;
+    for (size_t u = 0; u < n->cap / UNIT; u++) {
+        pending += unit_is_pending(n, u);
+    }
+    for (size_t u = 0; u < n->cap / UNIT; u++) {
+        if (!unit_is_pending(n, u)) {
+            continue;
+        }
+        bool front = seen++ < pending / 2;
+        if (chance % 4 == 0 || (chance % 4 == 1 && u % 2 == 0) || (chance % 4 == 3 && front)) {
+            unit_last(n, u);
+        }
+    }
+    node_clean(n);
 }
 
 static uint64_t random_next(uint64_t *state)
@@ -184,7 +203,7 @@ static void node_lose(struct node *n, struct losing *l)
     }
     memcpy(n->now, n->lasting, n->cap);
     n->size = n->lasting_size;
-    memdisk_node_clean(n);
+    node_clean(n);
 }
 
 /* Each directory keeps a first part of its changes. */

@@ -297,6 +297,24 @@ static void test_recycling(void **state)
     }
 }
 
+/* One message of ten stays. */
+static void tidy_round(struct world *w, size_t round)
+{
+    spool_shard_up(w->sp, 0, false);
+    w->jobs_count = 0;
+    size_t first = w->ledger_count;
+    for (int i = 0; i < 10; i++) {
+        world_send(w, 3000, i == 0 && round % 8 == 0);
+    }
+    world_settle(w);
+    (void)spool_hold(w->sp, w->ledger[first].id, SPAN_LIT("to stay"));
+    spool_shard_up(w->sp, 0, true);
+    w->puts_weight = 0;
+    for (int i = 0; i < 50; i++) {
+        world_step(w);
+    }
+}
+
 /* Held mail is moved on from segments that are mostly dead. */
 static void test_tidy(void **state)
 {
@@ -308,25 +326,14 @@ static void test_tidy(void **state)
         p.dice = 1;
         memdisk_watch(w.mem, NULL, NULL);
         uint64_t tail = 0;
-        for (int round = 0; round < 24; round++) {
+        for (size_t round = 0; round < 24; round++) {
             struct spool_figures f;
             if (round == 22) {
                 memdisk_watch(w.mem, changed, &p);
                 spool_figures(w.sp, &f);
                 tail = f.log.tail;
             }
-            spool_shard_up(w.sp, 0, false);
-            w.jobs_count = 0;
-            for (int i = 0; i < 10; i++) {
-                world_send(&w, 3000, i == 0 && round % 8 == 0);
-            }
-            world_settle(&w);
-            (void)spool_hold(w.sp, w.ledger[(size_t)round * 10].id, SPAN_LIT("to stay"));
-            spool_shard_up(w.sp, 0, true);
-            w.puts_weight = 0;
-            for (int i = 0; i < 50; i++) {
-                world_step(&w);
-            }
+            tidy_round(&w, round);
         }
         struct spool_figures f;
         spool_figures(w.sp, &f);
@@ -386,6 +393,65 @@ static void test_failed_before(void **state)
     }
 }
 
+/* Only what is certain lasts. */
+static void changed_lose_all(void *arg)
+{
+    struct power *p = arg;
+    p->step++;
+    state_check(p, p->w, MEMDISK_LOSE_ALL, 0);
+}
+
+/* A sync fails while mail is moved on: what the batch was for stays where it was, whatever of it is on the disk. */
+static void test_tidy_fails(void **state)
+{
+    (void)state;
+    uint64_t failures = 0;
+    for (uint64_t at = 1; at <= 16U * times; at++) {
+        struct power p;
+        struct world w;
+        struct spool_figures f;
+        begin(&p, &w, "tidy fails", at % 4);
+        memdisk_watch(w.mem, NULL, NULL);
+        for (size_t round = 0; round < 22; round++) {
+            tidy_round(&w, round);
+        }
+        memdisk_fail_call(w.mem, MEMDISK_SYNC, at, 1, 5);
+        memdisk_watch(w.mem, changed_lose_all, &p);
+        tidy_round(&w, 22);
+        spool_figures(w.sp, &f);
+        failures += f.log.failures;
+        end(&p);
+    }
+    assert_true(failures > 8);
+}
+
+/* A sync fails and the process dies: its successor reads what the disk may not have. Then the power goes. */
+static void test_failed_and_killed(void **state)
+{
+    (void)state;
+    for (uint64_t at = 1; at <= 16U * times; at++) {
+        struct power p;
+        struct world w;
+        begin(&p, &w, "failed and killed", at % 4);
+        p.dice = 1;
+        memdisk_watch(w.mem, NULL, NULL);
+        for (size_t round = 0; round < 22; round++) {
+            tidy_round(&w, round);
+        }
+        memdisk_fail_call(w.mem, MEMDISK_SYNC, at, UINT64_MAX, 5);
+        tidy_round(&w, 22);
+        memdisk_fail_call(w.mem, MEMDISK_SYNC, 0, 0, 0);
+        world_drop(&w);
+        memdisk_restart(w.mem);
+        assert_int_equal(world_open(&w), 0);
+        for (size_t round = 23; round < 29; round++) {
+            tidy_round(&w, round);
+            state_check(&p, &w, MEMDISK_LOSE_ALL, at);
+        }
+        end(&p);
+    }
+}
+
 /* The power goes again while a start mends what the first cut left, and in the life after it. */
 static void test_recovery(void **state)
 {
@@ -421,9 +487,12 @@ int main(int argc, char **argv)
     log_open("power-test", getenv("SPOOL_TEST_LOG") != NULL ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR + 1, -1);
     times = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_acceptance), cmocka_unit_test(test_streams),       cmocka_unit_test(test_outcomes),
-        cmocka_unit_test(test_operator),   cmocka_unit_test(test_recycling),     cmocka_unit_test(test_tidy),
-        cmocka_unit_test(test_snapshot),   cmocka_unit_test(test_failed_before), cmocka_unit_test(test_recovery),
+        cmocka_unit_test(test_acceptance), cmocka_unit_test(test_streams),
+        cmocka_unit_test(test_outcomes),   cmocka_unit_test(test_operator),
+        cmocka_unit_test(test_recycling),  cmocka_unit_test(test_tidy),
+        cmocka_unit_test(test_snapshot),   cmocka_unit_test(test_failed_before),
+        cmocka_unit_test(test_tidy_fails), cmocka_unit_test(test_failed_and_killed),
+        cmocka_unit_test(test_recovery),
     };
     if (getenv("SPOOL_TEST_FILTER") != NULL) {
         cmocka_set_test_filter(getenv("SPOOL_TEST_FILTER"));

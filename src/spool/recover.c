@@ -14,6 +14,7 @@
 
 #define DOWNTIME_MAX_MS (60U * 60 * 1000) /* what a wall clock may claim about the time we were down */
 #define CHANGES_MAX     (64U * 1024U * 1024U)
+#define PROVE_CHUNK     (256U * 1024U)
 
 const char *recover_event_words(enum recover_event e)
 {
@@ -245,6 +246,10 @@ static int segment_replay(struct recovering *rc, uint64_t seq, uint64_t from)
             r = recover_salvage(rc, &w.reader, RECOVER_DAMAGED_BATCH, w.gap_from, w.gap_from + w.gap_length);
             r = r < 0 ? r : segment_read_batch(&w.reader, b.offset, &b) == 1 ? 0 : -EIO; /* the window was used */
         }
+        if (r >= 0 && w.expected > 0 && b.header.seq > w.expected) {
+            break; /* it failed, and what may not be lost of it stands in the next segment; moved mail is where it was
+                    */
+        }
         r = r < 0 ? r : recover_batch_replay(rc, &w.reader, &b);
         if (r < 0) {
             break;
@@ -272,6 +277,48 @@ static int log_replay(struct recovering *rc, const struct snapshot_header *snaps
 }
 
 /* --- after the replay --- */
+
+static int stretch_rewrite(struct recovering *rc, int fd, uint64_t from, uint64_t end)
+{
+    uint8_t *chunk = malloc(PROVE_CHUNK);
+    int r = chunk == NULL ? -ENOMEM : 0;
+    for (uint64_t at = from; r == 0 && at < end; at += PROVE_CHUNK) {
+        size_t len = end - at < PROVE_CHUNK ? (size_t)(end - at) : PROVE_CHUNK;
+        int64_t n = rc->disk->read(rc->disk->arg, fd, chunk, len, at);
+        r = n < 0 ? (int)n : disk_write(rc->disk, fd, chunk, (size_t)n, at);
+    }
+    free(chunk);
+    return r < 0 ? r : rc->disk->sync(rc->disk->arg, fd);
+}
+
+/* The last batch is there for reads, but its sync may have failed, or not have been: then the kernel may take pages for
+ * clean that are not on the disk, and a sync of them proves nothing. So they are written over themselves first. What
+ * cannot be made durable so is appended again. */
+static int last_batch_prove(struct recovering *rc)
+{
+    struct segment_reader reader;
+    char name[SEGMENT_NAME_SIZE];
+    uint64_t end = rc->last_offset + rc->last_size;
+    if (rc->last_size == 0 || rc->options->read_only) {
+        return 0;
+    }
+    segment_name(rc->last_segment, name);
+    int fd = rc->disk->open(rc->disk->arg, name, DISK_WRITE);
+    int r = fd < 0 ? fd : stretch_rewrite(rc, fd, rc->last_offset > SPOOL_BLOCK ? rc->last_offset : 0, end);
+    if (fd >= 0) {
+        rc->disk->close(rc->disk->arg, fd);
+    }
+    if (r == 0 || recover_must_stop(r)) {
+        return r;
+    }
+    r = segment_reader_open(&reader, rc->disk, rc->last_segment);
+    if (r == 1) {
+        r = recover_salvage(rc, &reader, RECOVER_TORN, rc->last_offset, end);
+        rc->head_sealed = true;
+    }
+    segment_reader_close(&reader);
+    return r;
+}
 
 /* The octets of the message are not there. One that was moved on is where it was before: the tail passes that place
  * only when the move is durable. */
@@ -458,7 +505,7 @@ static void leftovers(struct recovering *rc)
     (void)rc->disk->unlink(rc->disk->arg, "index.snap.tmp");
 }
 
-/* The log goes on in its head if that can be made durable as it stands, else in a new segment. */
+/* The log goes on in its head if that is durable as it stands, else in a new segment. */
 static void head_open(struct recovering *rc)
 {
     struct log_state *s = &rc->out->log;
@@ -476,8 +523,7 @@ static void head_open(struct recovering *rc)
     segment_reader_close(&reader);
     segment_name(rc->head, name);
     int fd = rc->disk->open(rc->disk->arg, name, DISK_WRITE);
-    if (fd >= 0 && header_good && !rc->head_sealed && rc->head_end > SPOOL_BLOCK &&
-        rc->disk->sync(rc->disk->arg, fd) == 0) {
+    if (fd >= 0 && header_good && !rc->head_sealed && rc->head_end > SPOOL_BLOCK) {
         s->fd = fd;
     } else if (fd >= 0) {
         rc->disk->close(rc->disk->arg, fd);
@@ -518,6 +564,7 @@ static int recover_steps(struct recovering *rc)
     rc->out->from_snapshot = r == 1;
     r = rc->head == 0 ? 0 : log_replay(rc, r == 1 ? &header : NULL);
     (void)FAULT_POINT("spool.recover.replayed");
+    r = r < 0 ? r : last_batch_prove(rc);
     r = r < 0 ? r : unborn_check(rc);
     r = r < 0 ? r : last_batch_check(rc);
     r = r < 0 ? r : large_check(rc);

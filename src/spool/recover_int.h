@@ -28,7 +28,7 @@ struct recovering {
     uint64_t tail, head;
     uint64_t batch; /* number of the last one replayed */
     uint64_t last_spool_ms, last_wall_ms;
-    uint64_t last_segment;
+    uint64_t last_segment, last_offset, last_size; /* of the last batch replayed; size 0: none was */
     struct last_message *last;
     size_t last_count, last_cap;
     uint64_t head_end; /* where the head's next batch begins */

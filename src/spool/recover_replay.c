@@ -258,6 +258,8 @@ int recover_batch_replay(struct recovering *rc, struct segment_reader *reader, s
     int r;
     rc->last_count = 0;
     rc->last_segment = b->header.segment;
+    rc->last_offset = b->offset;
+    rc->last_size = batch_size(&b->header);
     for (int i = 0; i < RECORDS_AHEAD; i++) {
         record_ahead(rc, &ahead);
     }
