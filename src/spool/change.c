@@ -1,4 +1,5 @@
 /* change.c: changes of state become records, and what follows from the state of a message. */
+#include <errno.h>
 #include <string.h>
 
 #include "common/log.h"
@@ -6,27 +7,29 @@
 
 #define AGAIN_MS 60000U /* after want of memory */
 
-static void note_or_rollback(struct log_batch *b, const struct log_mark *mark, int encoded, enum record_type type,
-                             uint64_t id)
+static int note_or_rollback(struct log_batch *b, const struct log_mark *mark, int encoded, enum record_type type,
+                            uint64_t id)
 {
     struct log_note n = {.kind = NOTE_STATE, .type = (uint8_t)type, .id = id, .record_at = mark->meta};
     n.record_length = b->meta.len - mark->meta;
     if (encoded < 0 || log_note_add(b, &n) < 0) {
         log_rollback(b, mark);
         log_error("spool.memory", LF_ID("id", id), LF_UINT("record", type));
+        return -ENOMEM;
     }
+    return 0;
 }
 
-void spool_change_log(struct spool *sp, enum record_type type, const struct record_change *c)
+int spool_change_log(struct spool *sp, enum record_type type, const struct record_change *c)
 {
     struct log_batch *b = log_gather(sp->log, RECORD_SLACK + c->words.len);
     if (b == NULL) {
         log_error("spool.memory", LF_ID("id", c->id), LF_UINT("record", type));
-        return;
+        return -ENOMEM;
     }
     struct log_mark mark = log_mark(b);
     struct wire_writer w = {.out = &b->meta};
-    note_or_rollback(b, &mark, record_change_encode(&w, type, c), type, c->id);
+    return note_or_rollback(b, &mark, record_change_encode(&w, type, c), type, c->id);
 }
 
 void spool_record_log(struct spool *sp, const struct record *rec)
@@ -40,7 +43,7 @@ void spool_record_log(struct spool *sp, const struct record *rec)
     struct wire_writer w = {.out = &b->meta};
     size_t start = record_begin(&w, rec->type);
     wire_put_fixed(&w, rec->payload.ptr, rec->payload.len);
-    note_or_rollback(b, &mark, record_end(&w, start), rec->type, 0);
+    (void)note_or_rollback(b, &mark, record_end(&w, start), rec->type, 0);
 }
 
 void spool_outcome_log(struct spool *sp, const struct record_outcome *o)
@@ -52,14 +55,14 @@ void spool_outcome_log(struct spool *sp, const struct record_outcome *o)
     }
     struct log_mark mark = log_mark(b);
     struct wire_writer w = {.out = &b->meta};
-    note_or_rollback(b, &mark, record_outcome_encode(&w, o), RECORD_OUTCOME, o->id);
+    (void)note_or_rollback(b, &mark, record_outcome_encode(&w, o), RECORD_OUTCOME, o->id);
 }
 
 void change_account_log(struct log_batch *b, enum record_type type, const struct record_account *a)
 {
     struct log_mark mark = log_mark(b);
     struct wire_writer w = {.out = &b->meta};
-    note_or_rollback(b, &mark, record_account_encode(&w, type, a), type, 0);
+    (void)note_or_rollback(b, &mark, record_account_encode(&w, type, a), type, 0);
 }
 
 void spool_message_end(struct spool *sp, struct message *m)

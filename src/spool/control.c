@@ -23,7 +23,7 @@ struct walk {
     enum action action;
     char *account, *domain, *words;
     struct index_cursor cursor;
-    bool cursor_open;
+    bool cursor_open, failed; /* an order found no memory */
     uint64_t count, delivering, missing;
     struct record_scratch scratch;
 };
@@ -79,6 +79,7 @@ static void act(struct walk *w, struct message *m)
         break;
     }
     w->count += r >= 0;
+    w->failed |= r == -ENOMEM;
     w->delivering += r > 0;
 }
 
@@ -89,12 +90,15 @@ static void walk_answer(void *arg, int error)
     json_t *o = json_pack("{s:I,s:I,s:I}", "count", (json_int_t)w->count, "delivering", (json_int_t)w->delivering,
                           "missing", (json_int_t)w->missing);
     struct control_request *rq = w->rq;
+    bool failed = w->failed;
     bool none = w->missing > 0 && w->count == 0 && w->action != ACTION_LIST;
     walk_free(w);
-    if (none || error < 0) {
+    if (none || failed || error < 0) {
         json_decref(o);
     }
-    if (error < 0) {
+    if (failed) {
+        control_fail(rq, EX_TEMPFAIL, "not everything was taken: out of memory");
+    } else if (error < 0) {
         control_fail(rq, EX_TEMPFAIL, "taken, but the disk has not taken it yet: %s", strerror(-error));
     } else if (none) {
         control_fail(rq, 1, "no such message in the queue");

@@ -353,6 +353,53 @@ static void test_memory_fails(void **state)
     each("allocation", -1, errors, 1);
 }
 
+static int order(struct world *w, unsigned verb)
+{
+    uint64_t id = w->ledger[0].id;
+    switch (verb) {
+    case 0:
+        return spool_hold(w->sp, id, SPAN_LIT("to be looked at"));
+    case 1:
+        return spool_retry(w->sp, id);
+    case 2:
+        return spool_release(w->sp, id);
+    default:
+        return spool_remove(w->sp, id, SPAN_LIT("unwanted"));
+    }
+}
+
+/* An order that finds no memory for its record is refused and changes nothing; given again, it outlives a power cut. */
+static void test_order_finds_no_memory(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, 1, SEGMENT);
+    assert_int_equal(world_open(&w), 0);
+    spool_shard_up(w.sp, 0, false);
+    world_send(&w, 500, false);
+    world_settle(&w);
+    for (unsigned verb = 0; verb < 4; verb++) {
+        world_send(&w, 500, false);
+        (void)spool_poll(w.sp); /* a batch is on its way: the next one takes memory */
+        const struct message *m = index_find(spool_index(w.sp), w.ledger[0].id);
+        uint8_t before = m->state;
+        alloc_arm(1, FOR_EVER);
+        int r = order(&w, verb);
+        alloc_armed = false;
+        assert_int_equal(r, -ENOMEM);
+        assert_ptr_equal(index_find(spool_index(w.sp), w.ledger[0].id), m);
+        assert_int_equal(m->state, before);
+        assert_int_equal(order(&w, verb), 0);
+        world_settle(&w);
+    }
+    w.ledger[0].fate = WORLD_REMOVED;
+    world_drop(&w);
+    memdisk_power_on(w.mem, MEMDISK_LOSE_ALL, 1);
+    assert_int_equal(world_open(&w), 0);
+    assert_null(index_find(spool_index(w.sp), w.ledger[0].id));
+    world_fini(&w);
+}
+
 /* The disk fills up with mail: 452 while there is still room for what follows from it, and back without a restart. */
 static void test_disk_fills_up(void **state)
 {
@@ -451,19 +498,13 @@ int main(int argc, char **argv)
     log_open("fault-test", getenv("SPOOL_TEST_LOG") != NULL ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR + 1, -1);
     times = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_write_fails),
-        cmocka_unit_test(test_sync_fails),
-        cmocka_unit_test(test_allocate_fails),
-        cmocka_unit_test(test_sync_of_directory_fails),
-        cmocka_unit_test(test_create_fails),
-        cmocka_unit_test(test_open_fails),
-        cmocka_unit_test(test_rename_fails),
-        cmocka_unit_test(test_unlink_fails),
-        cmocka_unit_test(test_read_fails),
-        cmocka_unit_test(test_list_fails),
-        cmocka_unit_test(test_memory_fails),
-        cmocka_unit_test(test_disk_fills_up),
-        cmocka_unit_test(test_outcomes_trickle_on_a_full_disk),
+        cmocka_unit_test(test_write_fails),    cmocka_unit_test(test_sync_fails),
+        cmocka_unit_test(test_allocate_fails), cmocka_unit_test(test_sync_of_directory_fails),
+        cmocka_unit_test(test_create_fails),   cmocka_unit_test(test_open_fails),
+        cmocka_unit_test(test_rename_fails),   cmocka_unit_test(test_unlink_fails),
+        cmocka_unit_test(test_read_fails),     cmocka_unit_test(test_list_fails),
+        cmocka_unit_test(test_memory_fails),   cmocka_unit_test(test_order_finds_no_memory),
+        cmocka_unit_test(test_disk_fills_up),  cmocka_unit_test(test_outcomes_trickle_on_a_full_disk),
     };
     if (getenv("SPOOL_TEST_FILTER") != NULL) {
         cmocka_set_test_filter(getenv("SPOOL_TEST_FILTER"));

@@ -28,9 +28,12 @@ int spool_hold(struct spool *sp, uint64_t id, struct span words)
         return r < 0 ? r : -EALREADY;
     }
     words.len = words.len < RECORD_WORDS_MAX ? words.len : RECORD_WORDS_MAX;
+    r = spool_change_log(sp, RECORD_HOLD, &(struct record_change){.id = id, .words = words});
+    if (r < 0) {
+        return r;
+    }
     index_apply_hold(sp->ix, m, words);
     index_unschedule(sp->ix, m);
-    spool_change_log(sp, RECORD_HOLD, &(struct record_change){.id = id, .words = words});
     log_info("message.held", LF_ID("id", id), LF_SPAN("words", words));
     return attempts_cancel(sp, m);
 }
@@ -42,8 +45,11 @@ int spool_release(struct spool *sp, uint64_t id)
     if (r < 0 || (m->state & INDEX_HELD) == 0) {
         return r < 0 ? r : -EALREADY;
     }
+    r = spool_change_log(sp, RECORD_RELEASE, &(struct record_change){.id = id});
+    if (r < 0) {
+        return r;
+    }
     index_apply_release(sp->ix, m);
-    spool_change_log(sp, RECORD_RELEASE, &(struct record_change){.id = id});
     log_info("message.released", LF_ID("id", id));
     if (spool_now(sp) >= m->born_ms + sp->config.lifetime_ms) {
         m->state |= INDEX_NO_DEADLINE;
@@ -58,12 +64,12 @@ int spool_retry(struct spool *sp, uint64_t id)
     struct message *m;
     uint64_t now = spool_now(sp);
     int r = message_get(sp, id, &m);
+    r = r < 0 ? r : spool_change_log(sp, RECORD_RETRY, &(struct record_change){.id = id, .next_ms = now});
     if (r < 0) {
         return r;
     }
     index_unschedule(sp->ix, m);
     index_apply_retry(m, now);
-    spool_change_log(sp, RECORD_RETRY, &(struct record_change){.id = id, .next_ms = now});
     for (size_t i = 0; i < m->jobs_count; i++) {
         struct schedule_job *j = &m->jobs[i];
         j->anew = true;
@@ -78,10 +84,10 @@ int spool_remove(struct spool *sp, uint64_t id, struct span words)
 {
     struct message *m;
     int r = message_get(sp, id, &m);
+    r = r < 0 ? r : spool_change_log(sp, RECORD_REMOVE, &(struct record_change){.id = id, .reason = REMOVE_OPERATOR});
     if (r < 0) {
         return r;
     }
-    spool_change_log(sp, RECORD_REMOVE, &(struct record_change){.id = id, .reason = REMOVE_OPERATOR});
     log_warn("message.removed", LF_ID("id", id), LF_SPAN("words", words), LF_UINT("delivering", m->out));
     if (m->out == 0) {
         spool_message_end(sp, m);

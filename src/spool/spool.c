@@ -125,7 +125,7 @@ static void found_log(void *arg, const struct recover_report *report)
 static int recovered_log(struct spool *sp, const struct recovery *rec)
 {
     for (size_t i = 0; i < rec->torn_count; i++) {
-        spool_change_log(sp, RECORD_REMOVE, &(struct record_change){.id = rec->torn[i], .reason = REMOVE_TORN});
+        (void)spool_change_log(sp, RECORD_REMOVE, &(struct record_change){.id = rec->torn[i], .reason = REMOVE_TORN});
     }
     for (size_t i = 0; i < rec->salvaged_count; i++) {
         struct message *m = index_find(sp->ix, rec->salvaged[i]);

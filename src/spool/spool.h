@@ -71,7 +71,7 @@ void spool_drain(struct spool *sp);                   /* no job goes out any mor
 int spool_file_open(struct spool *sp, uint64_t file); /* a read-only descriptor for FILE, the caller's; or -errno */
 
 /*
- * --- the operator's and the guard's side: 0, -ENOENT, -EALREADY, -ENOMEM ---
+ * --- the operator's and the guard's side: 0, -ENOENT, -EALREADY, -ENOMEM (nothing has changed) ---
  * Hold, remove and suspend call off what is being delivered, if its data was not sent. 1: it holds from the end of the
  * attempt that is under way, which is the last: a message that is removed is not queued again, nor told of.
  */

@@ -71,8 +71,8 @@ void intake_state_update(struct spool *sp);              /* tells when it has ch
 void intake_pressure_update(struct spool *sp);
 
 /* --- change.c --- */
-/* Adds a change of state. Out of memory is logged: the change holds in memory and is found again by chance only. */
-void spool_change_log(struct spool *sp, enum record_type type, const struct record_change *c);
+/* Adds a change of state: 0, or -ENOMEM, which is logged: who goes on then has it in memory only. */
+int spool_change_log(struct spool *sp, enum record_type type, const struct record_change *c);
 void spool_record_log(struct spool *sp, const struct record *rec); /* as it was read */
 void spool_outcome_log(struct spool *sp, const struct record_outcome *o);
 void change_account_log(struct log_batch *b, enum record_type type, const struct record_account *a);
