@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "spool/spool_int.h"
 #include "spool/world.h"
 
 #define SEGMENT       (64U * 1024U)
@@ -400,6 +401,34 @@ static void test_order_finds_no_memory(void **state)
     world_fini(&w);
 }
 
+/* What there is of a snapshot that failed is taken away. */
+static void test_snapshot_fails(void **state)
+{
+    (void)state;
+    static const enum memdisk_call kinds[] = {MEMDISK_WRITE, MEMDISK_SYNC, MEMDISK_RENAME};
+    for (size_t i = 0; i < 6; i++) {
+        struct world w;
+        size_t size;
+        world_init(&w, 1, SEGMENT);
+        assert_int_equal(world_open(&w), 0);
+        spool_shard_up(w.sp, 0, false);
+        for (int k = 0; k < 40; k++) {
+            world_send(&w, 9000, false);
+            world_settle(&w);
+        }
+        memdisk_fail_call(w.mem, kinds[i / 2], kinds[i / 2] == MEMDISK_WRITE ? 2 + i % 2 : 1, 1, EIO);
+        w.sp->snapshot_octets = UINT64_C(1) << 40;
+        world_settle(&w);
+        assert_null(memdisk_octets(w.mem, "index.snap", &size));
+        assert_null(memdisk_octets(w.mem, "index.snap.tmp", &size));
+        w.sp->snapshot_octets = UINT64_C(1) << 40;
+        w.mono_ms += 120000;
+        world_settle(&w);
+        assert_non_null(memdisk_octets(w.mem, "index.snap", &size));
+        world_fini(&w);
+    }
+}
+
 /* The disk fills up with mail: 452 while there is still room for what follows from it, and back without a restart. */
 static void test_disk_fills_up(void **state)
 {
@@ -419,6 +448,10 @@ static void test_disk_fills_up(void **state)
             w.mono_ms += 400;
         }
         good(&w, &f, w.refused > 0 && w.last_code == 452, "452 4.3.1");
+        w.sp->snapshot_octets = UINT64_C(1) << 40; /* one is due, and would take the reserve */
+        world_settle(&w);
+        size_t size;
+        good(&w, &f, memdisk_octets(w.mem, "index.snap", &size) == NULL, "no snapshot on a full disk");
         if (seed % 2 == 0) { /* somebody else takes what is left */
             struct disk_space space;
             assert_int_equal(w.disk.space(w.disk.arg, &space), 0);
@@ -498,13 +531,21 @@ int main(int argc, char **argv)
     log_open("fault-test", getenv("SPOOL_TEST_LOG") != NULL ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR + 1, -1);
     times = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_write_fails),    cmocka_unit_test(test_sync_fails),
-        cmocka_unit_test(test_allocate_fails), cmocka_unit_test(test_sync_of_directory_fails),
-        cmocka_unit_test(test_create_fails),   cmocka_unit_test(test_open_fails),
-        cmocka_unit_test(test_rename_fails),   cmocka_unit_test(test_unlink_fails),
-        cmocka_unit_test(test_read_fails),     cmocka_unit_test(test_list_fails),
-        cmocka_unit_test(test_memory_fails),   cmocka_unit_test(test_order_finds_no_memory),
-        cmocka_unit_test(test_disk_fills_up),  cmocka_unit_test(test_outcomes_trickle_on_a_full_disk),
+        cmocka_unit_test(test_write_fails),
+        cmocka_unit_test(test_sync_fails),
+        cmocka_unit_test(test_allocate_fails),
+        cmocka_unit_test(test_sync_of_directory_fails),
+        cmocka_unit_test(test_create_fails),
+        cmocka_unit_test(test_open_fails),
+        cmocka_unit_test(test_rename_fails),
+        cmocka_unit_test(test_unlink_fails),
+        cmocka_unit_test(test_read_fails),
+        cmocka_unit_test(test_list_fails),
+        cmocka_unit_test(test_memory_fails),
+        cmocka_unit_test(test_order_finds_no_memory),
+        cmocka_unit_test(test_snapshot_fails),
+        cmocka_unit_test(test_disk_fills_up),
+        cmocka_unit_test(test_outcomes_trickle_on_a_full_disk),
     };
     if (getenv("SPOOL_TEST_FILTER") != NULL) {
         cmocka_set_test_filter(getenv("SPOOL_TEST_FILTER"));

@@ -48,6 +48,9 @@ static void write_run(struct task *t)
     r = r < 0 ? r : disk_write(s->disk, s->fd, s->block.data, s->block.len, s->offset);
     s->offset += s->block.len;
     s->error = r < 0 ? r : 0;
+    if (r < 0) {
+        (void)s->disk->unlink(s->disk->arg, "index.snap.tmp");
+    }
 }
 
 static void write_done(struct task *t)
@@ -142,6 +145,9 @@ static void finish_run(struct task *t)
     r = r < 0 ? r : FAULT_POINT("spool.snapshot.dirsync");
     r = r < 0 ? r : s->disk->sync_dir(s->disk->arg, ".");
     s->error = r < 0 ? r : FAULT_POINT("spool.snapshot.done");
+    if (r < 0) {
+        (void)s->disk->unlink(s->disk->arg, "index.snap.tmp");
+    }
 }
 
 static void finish_done(struct task *t)

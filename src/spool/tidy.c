@@ -285,8 +285,10 @@ static bool snapshot_is_due(const struct spool *sp)
 {
     uint64_t after = SNAPSHOT_AFTER + index_count(sp->ix) * SNAPSHOT_PER_MSG;
     struct log_figures f;
+    bool room =
+        sp->space.free >= intake_reserve(sp) + index_count(sp->ix) * SNAPSHOT_PER_MSG; /* the reserve is not for it */
     bool asked = FAULT_POINT("spool.snapshot.due") < 0; /* a test cannot wait for half a gigabyte */
-    if (sp->closing || (!asked && (sp->snapshot_octets < after || clock_mono_ms() < sp->snapshot_retry_ms))) {
+    if (sp->closing || !room || (!asked && (sp->snapshot_octets < after || clock_mono_ms() < sp->snapshot_retry_ms))) {
         return false;
     }
     log_figures(sp->log, &f);
