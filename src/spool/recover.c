@@ -28,6 +28,8 @@ const char *recover_event_words(enum recover_event e)
         [RECOVER_MISSING_SEGMENT] = "a segment is missing",
         [RECOVER_TORN_MESSAGE] = "octets of a message in the last batch do not match their checksum",
         [RECOVER_MISSING_LARGE] = "the file of a large message is missing",
+        [RECOVER_NAMELESS_LARGE] =
+            "nothing names the file of a large message, and something that might have is damaged",
         [RECOVER_MISSING_OCTETS] = "the segment of a message is missing",
         [RECOVER_DAMAGED_SNAPSHOT] = "the snapshot cannot be used; the log was replayed",
         [RECOVER_PROGRESS] = "progress",
@@ -378,6 +380,19 @@ static int id_compare(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+/* No record names it: it was never acknowledged, or its record is among what is damaged. */
+static void large_file_clear(struct recovering *rc, uint64_t id)
+{
+    char from[24], to[40];
+    large_name(id, from);
+    (void)snprintf(to, sizeof(to), "damaged/%s.eml", strchr(from, '/') + 1);
+    if (!rc->out->damaged) {
+        (void)rc->disk->unlink(rc->disk->arg, from);
+    } else if (rc->disk->rename(rc->disk->arg, from, to) == 0) {
+        recover_tell(rc, RECOVER_NAMELESS_LARGE, id, 0, 0, 0, strchr(to, '/') + 1);
+    }
+}
+
 /* Files that no record names go; messages whose file is gone are told. */
 static int large_check(struct recovering *rc)
 {
@@ -390,11 +405,9 @@ static int large_check(struct recovering *rc)
         qsort(l.ids, l.count, sizeof(*l.ids), id_compare);
     }
     for (size_t i = 0; r == 0 && !rc->options->read_only && i < l.count; i++) {
-        char name[24];
         const struct message *m = index_find(rc->ix, l.ids[i]);
         if (m == NULL || (m->state & INDEX_LARGE) == 0) {
-            large_name(l.ids[i], name);
-            (void)rc->disk->unlink(rc->disk->arg, name);
+            large_file_clear(rc, l.ids[i]);
         }
     }
     struct message *next;

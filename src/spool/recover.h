@@ -22,6 +22,7 @@ enum recover_event {
     RECOVER_MISSING_SEGMENT,
     RECOVER_TORN_MESSAGE,   /* octets of a message of the last batch */
     RECOVER_MISSING_LARGE,  /* its file is not there */
+    RECOVER_NAMELESS_LARGE, /* a file that no record names, where records have been damaged */
     RECOVER_MISSING_OCTETS, /* its segment is not there */
     RECOVER_DAMAGED_SNAPSHOT,
     RECOVER_PROGRESS, /* offset of length octets read */
@@ -51,6 +52,7 @@ struct recovery {
     uint64_t replayed; /* batches */
     uint64_t records;
     bool from_snapshot;
+    bool damaged;   /* records may be missing */
     uint64_t *torn; /* ids for which a REMOVE is to be written (heap) */
     size_t torn_count;
     uint64_t *salvaged; /* ids of messages from damaged batches: to be appended again before anything else (heap) */

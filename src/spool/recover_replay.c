@@ -15,6 +15,9 @@ void recover_tell(const struct recovering *rc, enum recover_event event, uint64_
                   uint64_t length, const char *aside)
 {
     const struct recover_report report = {event, id, segment, offset, length, aside};
+    rc->out->damaged |= event == RECOVER_DAMAGED_BATCH || event == RECOVER_DAMAGED_RECORD ||
+                        event == RECOVER_DAMAGED_SEGMENT || event == RECOVER_UNREADABLE_SEGMENT ||
+                        event == RECOVER_MISSING_SEGMENT;
     if (rc->options->found != NULL) {
         rc->options->found(rc->options->arg, &report);
     }

@@ -10,7 +10,7 @@
 
 #include "common/log.h"
 #include "spool/recover.h"
-#include "spool/snapshot.h"
+#include "spool/spool_int.h"
 #include "spool/world.h"
 
 #define SEGMENT (128U * 1024U)
@@ -347,6 +347,65 @@ static void test_long_lived_mail_is_moved_on(void **state)
     world_fini(&w);
 }
 
+/* Moved on in the last batch, and rotten there and where it was before: its sender is told, the others go out. */
+static void test_moved_and_rotten_in_both_places(void **state)
+{
+    (void)state;
+    struct world w;
+    start(&w);
+    for (int i = 0; i < 3; i++) {
+        world_send(&w, 3000, false);
+    }
+    world_settle(&w);
+    struct message *m = index_find(spool_index(w.sp), w.ledger[1].id);
+    uint64_t places[2] = {m->offset};
+    assert_int_equal(tidy_move_now(w.sp, m), 0);
+    world_settle(&w);
+    places[1] = m->offset;
+    assert_int_not_equal(places[0], places[1]);
+    stop(&w);
+    size_t size;
+    for (int i = 0; i < 2; i++) {
+        memdisk_octets(w.mem, first_segment, &size)[places[i] + 1000] ^= 1;
+    }
+    assert_int_equal(world_open(&w), 0);
+    world_deliver_all(&w);
+    assert_int_equal(w.broken, 0);
+    assert_int_equal(index_count(spool_index(w.sp)), 0);
+    for (size_t i = 0; i < w.ledger_count; i++) {
+        assert_int_equal(w.ledger[i].fate, i == 1 ? WORLD_ACKED : WORLD_DELIVERED);
+        assert_int_equal(w.ledger[i].dsn_delivered, i == 1);
+    }
+    world_fini(&w);
+}
+
+/* The batch that named a large message has rotted: its octets are set aside, as the batch is, and not cleared away. */
+static void test_large_file_whose_record_has_rotted(void **state)
+{
+    (void)state;
+    struct world w;
+    start(&w);
+    world_send(&w, 20000, true);
+    world_settle(&w);
+    world_send(&w, 500, false);
+    world_settle(&w);
+    stop(&w);
+    size_t size;
+    char id[ID_TEXT_LEN + 1], name[40];
+    memset(memdisk_octets(w.mem, first_segment, &size) + SPOOL_BLOCK, 0x55, SPOOL_BLOCK);
+    assert_int_equal(world_open(&w), 0);
+    id_format(w.ledger[0].id, id);
+    assert_null(index_find(spool_index(w.sp), w.ledger[0].id));
+    (void)snprintf(name, sizeof(name), "damaged/%s.eml", id);
+    const uint8_t *octets = memdisk_octets(w.mem, name, &size);
+    assert_non_null(octets);
+    assert_int_equal(size, 20000);
+    assert_memory_equal(octets, id, ID_TEXT_LEN);
+    (void)snprintf(name, sizeof(name), "large/%s", id);
+    assert_null(memdisk_octets(w.mem, name, &size));
+    world_fini(&w);
+}
+
 static void test_suspensions_survive(void **state)
 {
     (void)state;
@@ -376,9 +435,14 @@ int main(void)
 {
     log_open("recover-test", getenv("SPOOL_TEST_LOG") != NULL ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR + 1, -1);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_last_batch_torn_at_every_unit), cmocka_unit_test(test_every_octet_flipped),
-        cmocka_unit_test(test_truncated_at_every_block),      cmocka_unit_test(test_octets_like_a_batch),
-        cmocka_unit_test(test_snapshot_and_replay_agree),     cmocka_unit_test(test_long_lived_mail_is_moved_on),
+        cmocka_unit_test(test_last_batch_torn_at_every_unit),
+        cmocka_unit_test(test_every_octet_flipped),
+        cmocka_unit_test(test_truncated_at_every_block),
+        cmocka_unit_test(test_octets_like_a_batch),
+        cmocka_unit_test(test_snapshot_and_replay_agree),
+        cmocka_unit_test(test_long_lived_mail_is_moved_on),
+        cmocka_unit_test(test_moved_and_rotten_in_both_places),
+        cmocka_unit_test(test_large_file_whose_record_has_rotted),
         cmocka_unit_test(test_suspensions_survive),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

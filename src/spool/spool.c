@@ -130,7 +130,8 @@ static int recovered_log(struct spool *sp, const struct recovery *rec)
     for (size_t i = 0; i < rec->salvaged_count; i++) {
         struct message *m = index_find(sp->ix, rec->salvaged[i]);
         int r = m != NULL ? tidy_move_now(sp, m) : 0;
-        if (r < 0) {
+        if (r < 0 && r != -EILSEQ &&
+            r != -EIO) { /* these are the message's own: who delivers it finds out, and tells */
             return r;
         }
     }
