@@ -436,18 +436,25 @@ static void test_disk_fills_up(void **state)
     for (uint64_t seed = 1; seed <= 6U * times; seed++) {
         const struct fault f = {.name = "full disk", .call = MEMDISK_WRITE, .error = ENOSPC, .at = seed};
         struct world w;
+        struct spool_state st;
         world_init(&w, seed, SEGMENT);
         memdisk_set_limit(w.mem, DISK_SMALL);
         w.config.reserve_octets = 12U * SEGMENT; /* in this life each outcome is a batch of its own */
         assert_int_equal(world_open(&w), 0);
         spool_shard_up(w.sp, 0, false);
         w.jobs_count = 0;
-        for (int i = 0; i < 2000 && w.refused == 0; i++) {
+        int in_a_row = 0;
+        for (int i = 0; i < 2000 && in_a_row < 20; i++) {
+            size_t refused = w.refused;
             world_send(&w, (uint32_t)(world_random(&w) % 9000) + 1, world_random(&w) % 4 == 0);
             world_settle(&w);
             w.mono_ms += 400;
+            in_a_row = w.refused > refused ? in_a_row + 1 : 0;
+            good(&w, &f, w.refused == refused || w.last_code == 452, "it is 452 that refuses");
         }
-        good(&w, &f, w.refused > 0 && w.last_code == 452, "452 4.3.1");
+        spool_state(w.sp, &st);
+        good(&w, &f, in_a_row == 20 && st.accepting == 0 && st.code == 452, "452 4.3.1 for as long as it is full");
+        good(&w, &f, w.answers == w.ledger_count, "an answer to everybody");
         w.sp->snapshot_octets = UINT64_C(1) << 40; /* one is due, and would take the reserve */
         world_settle(&w);
         size_t size;
@@ -462,8 +469,12 @@ static void test_disk_fills_up(void **state)
         for (int i = 0; i < 60; i++) { /* deferrals and bounces, in what room there is */
             world_step(&w);
         }
-        if (seed % 2 != 0) {
+        world_check(&w);
+        good(&w, &f, true, "in the reserve");
+        if (seed % 2 != 0) { /* by itself, in the room there is */
             goes_out(&w, &f);
+            spool_state(w.sp, &st);
+            good(&w, &f, st.accepting != 0, "mail is taken again");
         }
         memdisk_set_limit(w.mem, DISK_SMALL);
         w.mono_ms += 60000;
