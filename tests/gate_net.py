@@ -4,6 +4,7 @@ The gate is the world's own namespace: eth1 leads to `sub` (a line), eth0 to `ou
 this very file, run inside a namespace: gate_net.py send|hear (see the ends).
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -12,6 +13,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 
 PORTS = (25, 587)
@@ -89,12 +91,37 @@ except OSError as e:
 """
 
 
+MAIL = """
+import hashlib, socket, sys
+octets = bytes(i * i % 251 for i in range(20000))
+with socket.create_connection((sys.argv[1], 587), timeout=60) as s:
+    s.recv(3)
+    s.sendall(octets)
+    s.shutdown(socket.SHUT_WR)
+    print("whole" if s.makefile().read() == hashlib.sha256(octets).hexdigest() else "damaged")
+"""
+
+
 def connect(netns, address, port, seconds=30):
     """"open", "silent", or the errno that a program is told."""
     return python(netns, TRY, address, port, seconds).strip()
 
 
 # What runs inside the namespaces
+
+
+def greet(connection):
+    """Says hi, and to who sends more and ends, which octets came."""
+    digest = hashlib.sha256()
+    with connection:
+        connection.settimeout(60)
+        try:
+            connection.send(b"hi\n")
+            while octets := connection.recv(65536):
+                digest.update(octets)
+            connection.send(digest.hexdigest().encode())
+        except OSError:
+            pass
 
 
 def serve():
@@ -112,9 +139,7 @@ def serve():
     import select
     while True:
         for s in select.select(sockets, [], [])[0]:
-            connection, _ = s.accept()
-            with connection:
-                connection.send(b"hi\n")
+            threading.Thread(target=greet, args=(s.accept()[0],), daemon=True).start()
 
 
 def checksum(octets):

@@ -9,7 +9,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from gate_keeper import AUTO, LINE, Gate, forget_pins  # noqa: E402
 from gate_net import OUT4, OUT6, SUB4, SUB6, Net, connect, ip  # noqa: E402
-from gate_tunnel import popen_pair  # noqa: E402
+from gate_tunnel import Carrier  # noqa: E402
 from house import PATIENCE  # noqa: E402
 
 GATE4 = {"sub": ("198.51.100.1", SUB4), "out": ("203.0.113.1", OUT4)}
@@ -54,7 +54,7 @@ class Tunnel:
         self.host, self.process = host, None
         self.families = KINDS[kind][2] if kind in KINDS else "46"
         if kind == "tun":
-            self.process = popen_pair("-", host)
+            self.process = Carrier("pair", "-", host).__enter__()
         else:
             words, ends, _ = KINDS[kind]
             for netns, (local, remote) in ((None, ends[host]), (host, ends[host][::-1])):
@@ -73,8 +73,7 @@ class Tunnel:
 
     def __exit__(self, *_):
         if self.process is not None:
-            self.process.terminate()
-            self.process.wait()
+            self.process.__exit__()
         else:
             ip("link", "delete", "line0")
             ip("link", "delete", "line0", netns=self.host)
