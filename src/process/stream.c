@@ -738,12 +738,13 @@ void stream_local(const struct stream *s, struct net_address *ret)
     from_sockaddr(&ss, ret);
 }
 
-void stream_peer(int fd, struct net_address *ret)
+int stream_accept(int listening, struct net_address *ret_peer)
 {
     struct sockaddr_storage ss = {0};
     socklen_t len = sizeof(ss);
-    (void)getpeername(fd, (struct sockaddr *)&ss, &len);
-    from_sockaddr(&ss, ret);
+    int fd = accept4(listening, (struct sockaddr *)&ss, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    from_sockaddr(&ss, ret_peer);
+    return fd;
 }
 
 void stream_tls_text(const struct stream *s, char *text, size_t size)

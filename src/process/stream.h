@@ -58,7 +58,8 @@ void stream_shutdown(struct stream *s, unsigned limit_ms);
 /* One timer a stream: timeout() or closed(-ETIMEDOUT) if not set again within ms; 0 stops it. */
 void stream_timeout(struct stream *s, uint64_t ms);
 void stream_local(const struct stream *s, struct net_address *ret);
-void stream_peer(int fd, struct net_address *ret); /* of a connection that is no stream yet */
+/* accept4(2), non-blocking: the connection, which is no stream yet, and who has come; or -1 and errno. */
+int stream_accept(int listening, struct net_address *ret_peer);
 /* "TLSv1.3 TLS_AES_256_GCM_SHA384", or empty. */
 void stream_tls_text(const struct stream *s, char *text, size_t size);
 void stream_set_max_out(struct stream *s, size_t max);

@@ -71,23 +71,21 @@ static void on_look(uv_timer_t *timer)
     }
 }
 
-static void meet(struct submit *sb, uint32_t listener, int fd)
+static void meet(struct submit *sb, uint32_t listener, int fd, const struct net_address *peer)
 {
-    struct net_address peer;
     uint64_t now_ms = clock_mono_ms();
-    stream_peer(fd, &peer);
-    if (submit_listener_is_proxy(&sb->settings->listeners[listener], &peer) ||
-        familiar_has(sb->familiar, &peer, now_ms)) { /* whom a proxy brings, nobody knows yet */
-        session_open(sb, listener, fd, &peer);
+    if (submit_listener_is_proxy(&sb->settings->listeners[listener], peer) ||
+        familiar_has(sb->familiar, peer, now_ms)) { /* whom a proxy brings, nobody knows yet */
+        session_open(sb, listener, fd, peer);
         return;
     }
     struct guest *g = sb->guests_count < GUESTS_MAX ? calloc(1, sizeof(*g)) : NULL;
     if (g == NULL) {
-        session_turn_away(sb, listener, fd, &peer);
+        session_turn_away(sb, listener, fd, peer);
         return;
     }
     *g = (struct guest){
-        .turn = {.run = guest_in}, .submit = sb, .listener = listener, .fd = fd, .peer = peer, .since_ms = now_ms};
+        .turn = {.run = guest_in}, .submit = sb, .listener = listener, .fd = fd, .peer = *peer, .since_ms = now_ms};
     sb->guests_count++;
     turns_add(&sb->turns, &g->turn, RANK);
     if (!uv_is_active((const uv_handle_t *)&sb->look_timer)) {
@@ -141,9 +139,10 @@ static void on_accept(uv_poll_t *h, int status, int events)
     struct acceptor *a = h->data;
     (void)events;
     for (int i = 0; i < ACCEPT_TURN && status == 0; i++) {
-        int fd = accept4(a->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        struct net_address peer;
+        int fd = stream_accept(a->fd, &peer);
         if (fd >= 0) {
-            meet(a->submit, a->index, fd);
+            meet(a->submit, a->index, fd, &peer);
         } else if (errno == EAGAIN) {
             break;
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {

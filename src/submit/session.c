@@ -572,7 +572,8 @@ static void on_timeout(void *arg)
 static const struct stream_ops stream_callbacks = {
     .read = on_read, .tls_ready = on_tls_ready, .timeout = on_timeout, .drained = on_drained, .closed = on_closed};
 
-/* At the least cost, or refusing would take the time of those who are served. */
+/* At the least cost, or refusing would take the time of those who are served: the line waits for the end that close()
+ * sends, and goes with it. */
 void session_turn_away(struct submit *sb, uint32_t listener, int fd, const struct net_address *peer)
 {
     static const char why[] = "Too many connections to this server; try again later";
@@ -582,7 +583,7 @@ void session_turn_away(struct submit *sb, uint32_t listener, int fd, const struc
     const struct reply_tail tail = {l->smtp.help_url, id_mint(&sb->minter, clock_wall_ms())};
     buf_init(&reply, REPLY_ROOM);
     if (!l->implicit_tls && reply_append(&reply, 421, (const uint8_t[]){4, 7, 0}, span_str(why), &tail) == 0) {
-        (void)send(fd, reply.data, reply.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        (void)send(fd, reply.data, reply.len, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE);
     }
     net_address_format(peer, address);
     (void)close(fd);

@@ -17,7 +17,7 @@ import time
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from house import MAIL, MAIL6, PATIENCE, Kidoband, Sink, eventually  # noqa: E402
+from house import MAIL, MAIL6, PATIENCE, SANITIZED, Kidoband, Sink, eventually  # noqa: E402
 
 RELAY, RELAY6 = "127.0.5.7", "fd00:0:5::7"
 SETTINGS = {
@@ -378,29 +378,95 @@ def test_nothing_died_that_was_not_killed(house):
     assert len(spoken) == len(killed), spoken
 
 
-def test_a_full_house_turns_away(house):
+@contextlib.contextmanager
+def full(house, connections):
+    """So many connections may be, and are; gives a greeting that turned one more away, and the connections."""
     before = house.settings
-    submission = dict(before["submission"], limits={"connections": 3})
+    submission = dict(before["submission"], limits={"connections": connections})
     house.write_config(dict(before, submission=submission))
     house.run("reload")
     opened = []
-    try:
-        def turned_away():
-            """Workers take the new file one by one, and end old connections in their own time."""
-            opened.append(socket.create_connection(("127.0.0.1", 587), timeout=20))
-            greeting = opened[-1].recv(500)
-            return greeting if greeting.startswith(b"421") else None
 
-        greeting = eventually(turned_away, 30, "the limit")
+    def turned_away():
+        """Workers take the new file one by one, and end old connections in their own time."""
+        opened.append(socket.create_connection(("127.0.0.1", 587), timeout=20 * PATIENCE))
+        greeting = opened[-1].recv(500)
+        return greeting if greeting.startswith(b"421") else None
+
+    try:
+        yield eventually(turned_away, 30, "the limit"), opened
+    finally:
+        for s in opened:
+            s.close()
+        house.write_config(before)
+        house.run("reload")
+
+
+def test_a_full_house_turns_away(house):
+    with full(house, 3) as (greeting, opened):
         assert greeting.startswith(b"421 4.7.0 Too many connections to this server") and b"https://" in greeting
         assert opened[-1].recv(500) == b"", "and the connection ends"
         identity = re.search(rb"[0-9a-z]{13}", greeting).group().decode()
         eventually(lambda: house.events(event="session.closed", session=identity), 20, "its event")
         opened.append(socket.create_connection(("127.0.0.1", 465), timeout=20))
         assert opened[-1].recv(500) == b"", "no clear text where TLS is spoken"
+
+
+def whole(connection):
+    """What the server says until it ends the connection."""
+    octets = b""
+    while more := connection.recv(1000):
+        octets += more
+    connection.close()
+    return octets
+
+
+def turned_away(count, sources):
+    """So many come, a hundred at once, by turns from these addresses: what each is told."""
+    told = []
+    for i in range(0, count, 100):
+        crowd = [socket.create_connection(("127.0.0.1", 587), timeout=20 * PATIENCE, source_address=(sources[k % len(sources)], 0))
+                 for k in range(i, min(i + 100, count))]
+        told += [whole(c) for c in crowd]
+    return told
+
+
+def submit_memory(house):
+    """Proportional octets, and descriptors, of all its processes."""
+    folders = [pathlib.Path(f"/proc/{pid}") for pid in house.pids("submit")]
+    rollups = [(f / "smaps_rollup").read_text() for f in folders]
+    return (sum(int(re.search(r"^Pss:\s+(\d+)", r, re.M).group(1)) * 1024 for r in rollups),
+            sum(len(list((f / "fd").iterdir())) for f in folders))
+
+
+def refused_count(house):
+    return sum(p["figures"]["sessions_refused"] for p in house.status()["processes"] if p["role"] == "submit")
+
+
+def test_a_crowd_at_a_full_house_hurts_nobody_inside(house):
+    """Familiar ones and strangers: each is told why and in full, none costs memory, who is inside sends mail on."""
+    client = house.connect()
+    try:
+        assert client.docmd("MAIL FROM:<alice@example.org>")[0] == client.docmd("RCPT TO:<alice@example.org>")[0] == 250
+        assert client.docmd("DATA")[0] == 354
+        with full(house, 3):
+            sources = ("127.0.0.1", *(f"127.0.9.{i}" for i in range(1, 50)))
+            turned_away(500, sources)  # what is made once is made
+            memory, descriptors = submit_memory(house)
+            refused = refused_count(house)
+            told = turned_away(3000, sources)
+            ids = set()
+            for reply in told:
+                lines = reply.split(b"\r\n")
+                assert lines.pop() == b"" and all(line[:3] == b"421" for line in lines) and lines[-1][3:4] == b" ", reply
+                ids.add(re.search(rb"[0-9a-z]{13}", reply).group())
+            assert len(ids) == len(told), "each has an id of its own"
+            assert refused_count(house) == refused + len(told)
+            eventually(lambda: submit_memory(house)[1] <= descriptors, 20, "as few descriptors as before")
+            # A leak of one reply each would be twice that. The sanitizer keeps for a while what was freed.
+            assert SANITIZED or submit_memory(house)[0] < memory + (400 << 10)
+            client.send(b"From: alice@example.org\r\nSubject: the crowd\r\n\r\nbody\r\n.\r\n")
+            assert client.getreply()[0] == 250
     finally:
-        for s in opened:
-            s.close()
-        house.write_config(before)
-        house.run("reload")
-    eventually(lambda: house.connect(user="alice", login=False).quit(), 30, "a greeting again")
+        client.close()
+    eventually(lambda: house.connect(login=False).noop()[0] == 250, 20, "a place for one more")
