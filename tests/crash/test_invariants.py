@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime
 import errno
 import os
 import pathlib
@@ -236,7 +237,7 @@ def test_I6_poison_stops_nobody(world):
         hole = socket.create_server(("127.0.0.27", 2526), backlog=50)
         settings = {"routes": [{"domain": "hole.example", "via": "smarthost", "to": "127.0.0.27:2526", "tls": "none"},
                                {"domain": "*", "via": "smarthost", "to": f"{SINK[0]}:{SINK[1]}", "tls": "none"}],
-                    "delivery": {"timeouts": {"command": "1s"}}}
+                    "spool": {"retry": {"first": "1s", "max": "5s"}}, "delivery": {"timeouts": {"command": "1s"}}}
         async with Play(world, "i6", SEED, settings, sink=False, clients=False, large=0.0) as game:
             house = game.house
             large = (await game.call(house.send, "ok+x.0@one.sink.example", "large", "x" * 70 + "\r\n" * 2 +
@@ -251,9 +252,17 @@ def test_I6_poison_stops_nobody(world):
             await until(lambda: house.events(event="message.damaged", id=large), 30, "the damaged one is told")
             rows = {r["id"]: r for r in await game.queue()}
             assert set(holes) <= set(rows), "they are waiting, not lost"
-            for row in rows.values():
-                due = row.get("next")
-                assert row["id"] == large or due is None or "T" in due
+            bound = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=10)
+            for row in rows.values():  # what waits, waits for a moment no further away than the longest retry
+                assert row["id"] == large or row["state"] in ("waiting", "ready", "delivering"), row
+                if row["state"] == "waiting":
+                    assert datetime.datetime.fromisoformat(row["next"].replace("Z", "+00:00")) < bound, row
+
+            def tries():
+                return sum(len(house.events(event="message.deferred", id=i)) for i in holes)
+            before = tries()
+            await until(lambda: tries() >= before + 3, 60, "further attempts at the host that never speaks", 0.2)
+            assert (await house.ask("spool", verb="spool.status"))[-1]["damaged"] == 1, "it is counted"
             again = await game.call(house.send, "ok+after.0@one.sink.example", "after all that")
             assert again
             for i in holes + [large]:
@@ -453,10 +462,11 @@ def resident(pid):
 def test_I11_memory_is_bounded_whatever_peers_do(world):
     """Half messages below the size that streams, endless headers, unread replies: bounded, and others are served."""
     async def run():
-        settings = {"submission": {"workers": 1, "limits": {"connections_per_network": 2000}}}
+        most = 740
+        settings = {"submission": {"workers": 1, "limits": {"connections": most, "connections_per_network": 2000}}}
         async with Play(world, "i11", SEED, settings, clients=False) as game:
             pid = game.pids["submit", 0]
-            before, held, refused = resident(pid), [], 0
+            before, held = resident(pid), []
             line = b"z" * 76 + b"\r\n"
 
             async def half(i, octets, header):
@@ -471,6 +481,18 @@ def test_I11_memory_is_bounded_whatever_peers_do(world):
                 await asyncio.gather(*(half(i + k, 240_000, False) for k in range(50)))
             await asyncio.gather(*(half(i, 100_000, True) for i in range(100)))
             peak = resident(pid)
+
+            async def greeted():
+                reader, writer = await asyncio.open_connection("127.0.0.1", 587)
+                more.append(writer)
+                return (await asyncio.wait_for(reader.readline(), 60))[:4]
+            more, greetings = [], []
+            while greetings.count(b"421 ") < 10:
+                greetings.append(await greeted())
+                assert len(greetings) <= most - len(held) + 10, greetings
+            assert set(greetings) == {b"220 ", b"421 "}, "whom there is no room for is told so"
+            for writer in more:
+                writer.transport.abort()
             game.send()
             await game.progress(50)
             await game.settle()
