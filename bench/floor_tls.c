@@ -2,8 +2,9 @@
  * floor-tls PORT CERTIFICATE KEY PROCESSES [535]: the least a TLS server does, on 127.0.0.1, until it is killed.
  *
  * Each process accepts, does the handshake, reads until the client closes, and closes. What a load of bare handshakes
- * reaches against it is the floor under every server that speaks TLS on this machine beside this load. With 535 it speaks
- * the least SMTP there is, and every password is wrong: what guessers cost a machine whose server does nothing for them.
+ * reaches against it is the floor under every server that speaks TLS on this machine beside this load. With 535 it
+ * speaks the least SMTP there is, and every password is wrong: what guessers cost a machine whose server does nothing
+ * for them.
  */
 #include <arpa/inet.h>
 #include <errno.h>

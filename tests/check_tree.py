@@ -75,6 +75,13 @@ def sources():
     return sorted(p for p in SRC.rglob("*") if p.suffix in (".c", ".h"))
 
 
+def formed():
+    """All C that clang-format decides the form of: the tests and measurements outside of src too."""
+    elsewhere = (p for folder in ("bench", "tests") for p in (TREE / folder).rglob("*.[ch]")
+                 if not p.is_relative_to(TREE / "tests/cppcheck"))
+    return sources() + sorted(elsewhere)
+
+
 def code_of(text):
     """The text without comments and what stands in strings; every line keeps its number."""
     kept = re.sub(r'/\*.*?\*/|//[^\n]*|"(?:[^"\\\n]|\\.)*"',
@@ -143,7 +150,7 @@ def check_source(path):
 
 def check_form():
     global passed
-    done = subprocess.run(["clang-format", "--dry-run", "-Werror", *map(str, sources())], capture_output=True, text=True)
+    done = subprocess.run(["clang-format", "--dry-run", "-Werror", *map(str, formed())], capture_output=True, text=True)
     bad = {}
     for line in done.stderr.splitlines():
         m = re.match(r"(.*?):(\d+):\d+: error", line)
@@ -153,7 +160,7 @@ def check_form():
         complain(pathlib.Path(path), line, "not as clang-format has it")
     if done.returncode != 0 and not bad:
         complain(TREE / ".clang-format", 1, "clang-format: " + done.stderr.strip()[:200])
-    passed += len(sources()) - len(bad)
+    passed += len(formed()) - len(bad)
 
 
 # Manuals and completions.
