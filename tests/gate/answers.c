@@ -174,6 +174,7 @@ static void check_prohibited(const struct wanted *w, const uint8_t *in, size_t i
         return;
     }
     check_ip(w, in, out, protocol, 8 + quote);
+    expect(w->family == 6 || out[1] == (0xc0 | (in[1] & 0x1c)), "precedence and TOS");
     expect(w->family == 6 ? b[0] == 1 && b[1] == 1 : b[0] == 3 && b[1] == 13, "type and code");
     expect(memcmp(b + 8, in, quote) == 0, "the quoted packet");
     if (w->partial) {

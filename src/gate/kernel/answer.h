@@ -94,7 +94,7 @@ always_inline void put_address(__u8 *p, const struct address *a)
     }
 }
 
-/* An IP header of ours, from the destination back to the source. Its length. */
+/* An IP header of ours, from the destination back to the source. Its length. h is 0 but for h[1], TOS. */
 always_inline __u32 put_ip(const struct scan *s, __u8 h[40], __u32 protocol, __u32 payload)
 {
     if (s->v6) {
@@ -230,10 +230,12 @@ read_once int make_room(struct context *ctx, __u32 link, __u32 room, __u32 len)
 /* 1: the frame is the ICMP error now. 0: silence. */
 read_once int answer_prohibited(struct context *ctx, struct scan *s, __u32 ether)
 {
-    __u8 ip[40] = {}, icmp[8] = {}, tcp[20];
-    if (!s || !may_answer(s) || s->end - s->at < 20 || LOAD(ctx, s->at, tcp, sizeof(tcp)) < 0) {
+    __u8 ip[40] = {}, icmp[8] = {}, tcp[20], tos;
+    if (!s || !may_answer(s) || s->end - s->at < 20 || LOAD(ctx, s->at, tcp, sizeof(tcp)) < 0 ||
+        LOAD(ctx, s->ip_at + 1, &tos, 1) < 0) {
         return 0;
     }
+    ip[1] = s->v6 ? 0 : 0xc0 | (tos & 0x1c); /* RFC 1812 section 4.3.2.5 */
     __u32 header = s->v6 ? 40 : 20, room = (s->v6 ? ICMP6_MAX : ICMP4_MAX) - header - 8, quote = s->end - s->ip_at;
     __u32 at = s->ip_at, chain = s->at - s->ip_at;
     quote = quote < room ? quote : room;
