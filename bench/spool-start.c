@@ -16,7 +16,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
-#include "spool/spool.h"
+#include "spool/quiet.h"
 
 struct bench {
     struct spool *sp;
@@ -35,31 +35,6 @@ static void on_answer(void *arg, uint64_t ticket, uint64_t id, const struct spoo
         exit(75);
     }
     b->stored++;
-}
-
-static void on_job(void *arg, uint32_t shard, uint64_t id, const struct deliver_job *job)
-{
-    (void)arg, (void)shard, (void)id, (void)job;
-}
-
-static void on_forget(void *arg, uint64_t file)
-{
-    (void)arg, (void)file;
-}
-
-static void on_cancel(void *arg, uint32_t shard, uint64_t id)
-{
-    (void)arg, (void)shard, (void)id;
-}
-
-static void on_state(void *arg, const struct spool_state *state)
-{
-    (void)arg, (void)state;
-}
-
-static void on_pressure(void *arg, bool on)
-{
-    (void)arg, (void)on;
 }
 
 static void on_wake(void *arg)
@@ -143,7 +118,8 @@ int main(int argc, char **argv)
     b.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     b.next_id = clock_wall_ms() << 20;
     (void)mkdir(argv[2], 0700);
-    static const struct spool_ops ops = {on_answer, on_job, on_forget, on_cancel, on_state, on_pressure, on_wake};
+    static const struct spool_ops ops = {on_answer,   quiet_job,      quiet_forget, quiet_cancel,
+                                         quiet_state, quiet_pressure, on_wake};
     int dir = open(argv[2], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     log_open("spool-start", LOG_LEVEL_WARN, open("/dev/null", O_WRONLY | O_CLOEXEC));
     struct spool_disk disk = disk_kernel(&dir);

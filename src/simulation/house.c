@@ -11,6 +11,7 @@
 #include "deliver/relay.h"
 #include "simulation/sim.h"
 #include "spool/memdisk.h"
+#include "spool/quiet.h"
 #include "spool/spool.h"
 
 #define SEGMENT       (512U * 1024U)
@@ -228,22 +229,8 @@ static void on_cancel(void *arg, uint32_t shard, uint64_t id)
     to_deliver(arg, frame_new(FRAME_CANCEL, id));
 }
 
-static void on_state(void *arg, const struct spool_state *state)
-{
-    (void)arg, (void)state;
-}
-
-static void on_pressure(void *arg, bool on)
-{
-    (void)arg, (void)on;
-}
-
-static void on_wake(void *arg)
-{
-    (void)arg;
-}
-
-static const struct spool_ops spool_ops = {on_answer, on_job, on_forget, on_cancel, on_state, on_pressure, on_wake};
+static const struct spool_ops spool_ops = {on_answer,   on_job,         on_forget, on_cancel,
+                                           quiet_state, quiet_pressure, quiet_wake};
 
 /* --- the spool's turns --- */
 

@@ -9,6 +9,7 @@
 
 #include "common/clock.h"
 #include "common/id.h"
+#include "spool/quiet.h"
 #include "spool/segment.h"
 
 static struct world *clock_owner;
@@ -124,11 +125,6 @@ static void on_job(void *arg, uint32_t shard, uint64_t id, const struct deliver_
     }
 }
 
-static void on_forget(void *arg, uint64_t file)
-{
-    (void)arg, (void)file;
-}
-
 static void on_cancel(void *arg, uint32_t shard, uint64_t id)
 {
     struct world *w = arg;
@@ -138,22 +134,8 @@ static void on_cancel(void *arg, uint32_t shard, uint64_t id)
     }
 }
 
-static void on_state(void *arg, const struct spool_state *state)
-{
-    (void)arg, (void)state;
-}
-
-static void on_pressure(void *arg, bool on)
-{
-    (void)arg, (void)on;
-}
-
-static void on_wake(void *arg)
-{
-    (void)arg;
-}
-
-static const struct spool_ops world_ops = {on_answer, on_job, on_forget, on_cancel, on_state, on_pressure, on_wake};
+static const struct spool_ops world_ops = {on_answer,   on_job,         quiet_forget, on_cancel,
+                                           quiet_state, quiet_pressure, quiet_wake};
 
 /* --- life --- */
 
