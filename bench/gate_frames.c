@@ -2,10 +2,10 @@
  * gate_frames attach DEVICE | gate_frames send DEVICE DESTINATION-MAC
  *
  * The two hands of bench/gate's row "frames". Each takes orders from standard input, a line each, and answers with a
- * line when it is done. attach: "none", "native", "generic" or "tc" is where the gate's program then sits on the
- * device. send: a number of frames to send into the device, TCP to port 443 from many sources; the answer is JSON: the
- * processor time of this thread, which has the whole way of a frame through a router in it where the kernel forwards at
- * once.
+ * line when it is done. attach: "none", "native", "generic", "tc" or "tcx" is where the gate's program then sits on the
+ * device; "empty-tc" and "empty-tcx": one that does nothing. send: a number of frames to send into the device, TCP to
+ * port 443 from many sources; the answer is JSON: the processor time of this thread, which has the whole way of a frame
+ * through a router in it where the kernel forwards at once.
  */
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
@@ -49,7 +49,7 @@ static void answer(const char *line)
 /* The gate */
 
 struct hands {
-    int index, tcx; /* tcx: a link, or -1 */
+    int index, tcx, empty; /* tcx: a link, or -1; empty: a TC program */
     struct gate_program xdp, tc;
 };
 
@@ -90,16 +90,25 @@ static void detach(struct hands *h)
     h->tcx = -1;
 }
 
-static int attach_tcx(struct hands *h)
+/* It returns TC_ACT_UNSPEC, as ours does to what passes. */
+static int load_empty(void)
 {
-    h->tcx = bpf_link_create(h->tc.fd, h->index, (enum bpf_attach_type)TCX_INGRESS, NULL);
+    const struct bpf_insn all[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = -1},
+                                   {.code = BPF_JMP | BPF_EXIT}};
+    int fd = bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "empty", "GPL", all, sizeof(all) / sizeof(all[0]), NULL);
+    return fd >= 0 ? fd : -errno;
+}
+
+static int attach_tcx(struct hands *h, int program)
+{
+    h->tcx = bpf_link_create(program, h->index, (enum bpf_attach_type)TCX_INGRESS, NULL);
     return h->tcx >= 0 ? 0 : -errno;
 }
 
-static int attach_tc(const struct hands *h)
+static int attach_tc(const struct hands *h, int program)
 {
     LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = h->index, .attach_point = BPF_TC_INGRESS);
-    LIBBPF_OPTS(bpf_tc_opts, options, .prog_fd = h->tc.fd, .handle = 1, .priority = 1);
+    LIBBPF_OPTS(bpf_tc_opts, options, .prog_fd = program, .handle = 1, .priority = 1);
     int r = bpf_tc_hook_create(&hook);
     return r < 0 && r != -EEXIST ? r : bpf_tc_attach(&hook, &options);
 }
@@ -107,12 +116,14 @@ static int attach_tc(const struct hands *h)
 static int obey(struct hands *h, const char *order)
 {
     detach(h);
-    return strcmp(order, "tc") == 0        ? attach_tc(h)
-           : strcmp(order, "tcx") == 0     ? attach_tcx(h)
-           : strcmp(order, "native") == 0  ? bpf_xdp_attach(h->index, h->xdp.fd, XDP_FLAGS_DRV_MODE, NULL)
-           : strcmp(order, "generic") == 0 ? bpf_xdp_attach(h->index, h->xdp.fd, XDP_FLAGS_SKB_MODE, NULL)
-           : strcmp(order, "none") == 0    ? 0
-                                           : -EINVAL;
+    return strcmp(order, "tc") == 0          ? attach_tc(h, h->tc.fd)
+           : strcmp(order, "empty-tc") == 0  ? attach_tc(h, h->empty)
+           : strcmp(order, "tcx") == 0       ? attach_tcx(h, h->tc.fd)
+           : strcmp(order, "empty-tcx") == 0 ? attach_tcx(h, h->empty)
+           : strcmp(order, "native") == 0    ? bpf_xdp_attach(h->index, h->xdp.fd, XDP_FLAGS_DRV_MODE, NULL)
+           : strcmp(order, "generic") == 0   ? bpf_xdp_attach(h->index, h->xdp.fd, XDP_FLAGS_SKB_MODE, NULL)
+           : strcmp(order, "none") == 0      ? 0
+                                             : -EINVAL;
 }
 
 static int do_attach(const char *device)
@@ -121,6 +132,8 @@ static int do_attach(const char *device)
     char order[64];
     int r = h.index > 0 ? gate_program_load((struct gate_kind){0}, NULL, &h.xdp) : -ENODEV;
     r = r == 0 ? gate_program_load((struct gate_kind){.tc = true}, &h.xdp.maps, &h.tc) : r;
+    h.empty = r == 0 ? load_empty() : -1;
+    r = r == 0 && h.empty < 0 ? h.empty : r;
     if (r < 0) {
         fail(device, -r);
     }
@@ -135,6 +148,7 @@ static int do_attach(const char *device)
         answer("done");
     }
     detach(&h);
+    (void)close(h.empty);
     gate_program_close(&h.tc);
     gate_program_close(&h.xdp);
     return 0;

@@ -11,10 +11,8 @@
 #include "policy/export.h"
 
 #define WATCHERS_MAX 16
-#define HEARTBEAT_MS                                                                                                   \
-    10000 /* who goes away is seen by it, and who waits sees that we live; and somebody looks at tcx                   \
-           */
-#define TEXT_MAX (16U * 1024U * 1024U)
+#define HEARTBEAT_MS 10000 /* who goes away is seen by it, and who waits sees that we live */
+#define TEXT_MAX     (16U * 1024U * 1024U)
 
 struct watcher {
     struct control_request *rq;

@@ -2,10 +2,9 @@
  * The master's life: read the configuration, make the ground, start the family; then signals. It reads no octet of a
  * stranger.
  *
- * Reload (SIGHUP, `kidoban reload`, a certificate that changed): the new file is read and checked whole, with the files
- * it names and the sockets it wants, before anything changes. Upgrade (SIGUSR2, `kidoban upgrade`): the program at our
- * path checks the configuration; then the family stops as at an end, the listening sockets stay open, and we become
- * that program.
+ * Reload (SIGHUP, `kidoban reload`, a certificate that changed): see reload.c. Upgrade (SIGUSR2, `kidoban upgrade`):
+ * the program at our path checks the configuration; then the family stops as at an end, the listening sockets stay
+ * open, and we become that program.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -28,7 +27,6 @@
 #define PREFIXES_MAX    (1024U * 1024U * 1024U)
 #define WATCH_MS        2000
 #define STATUS_LIMIT_MS 2000
-#define RELOAD_LIMIT_MS 30000
 
 /* Loading. */
 
@@ -41,33 +39,12 @@ static void print_complaints(const struct config_complaints *complaints)
     buf_fini(&b);
 }
 
-/* Reads and checks everything; nothing is changed. 0, or -errno with complaints or a log line. */
-static int load(const char *path, struct config **ret, struct buf *ret_text, struct config_complaints *complaints)
-{
-    int r = ground_read_file(path, TEXT_MAX, ret_text);
-    if (r < 0) {
-        config_complaints_add(complaints, path, 0, 0, "%s", strerror(-r));
-        return r;
-    }
-    r = config_load(buf_span(ret_text), path, ret, complaints);
-    if (r == 0) {
-        r = config_check_files(*ret, path, complaints);
-        if (r < 0) {
-            config_free(ret);
-        }
-    }
-    if (r < 0) {
-        buf_fini(ret_text);
-    }
-    return r;
-}
-
 int master_check(const char *path)
 {
     struct config *config = NULL;
     struct config_complaints complaints = {0};
     struct buf text;
-    int r = load(path, &config, &text, &complaints);
+    int r = reload_read(path, &config, &text, &complaints);
     if (r < 0) {
         print_complaints(&complaints);
     } else {
@@ -162,8 +139,7 @@ static bool materials_changed(const struct master *m)
     return false;
 }
 
-/* Takes the new configuration into force. On failure nothing has changed. */
-static int take(struct master *m, struct config *config, struct span text)
+int master_take(struct master *m, struct config *config, struct span text)
 {
     struct material *materials = NULL;
     struct ground_listener *listeners = NULL;
@@ -193,103 +169,6 @@ static int take(struct master *m, struct config *config, struct span text)
     m->listeners = listeners;
     m->listeners_count = listeners_count;
     return 0;
-}
-
-static void warn_of_restart(const struct config *old, const struct config *fresh)
-{
-    if (old->submission.workers != fresh->submission.workers || old->delivery.workers != fresh->delivery.workers ||
-        strcmp(old->processes.spool_directory, fresh->processes.spool_directory) != 0 ||
-        strcmp(old->processes.vault_directory, fresh->processes.vault_directory) != 0 ||
-        strcmp(old->processes.runtime_directory, fresh->processes.runtime_directory) != 0) {
-        log_warn("config.partial", LF_STR("what", "numbers of workers and directories change at the next start only"));
-    }
-}
-
-/* The processes of a section start and end with the house. */
-static int refuse_other_house(const struct config *old, const struct config *fresh, const char *path,
-                              struct config_complaints *complaints)
-{
-    const struct {
-        const char *section;
-        bool was, is;
-    } sections[] = {{"submission", old->submission.present, fresh->submission.present},
-                    {"gate", old->gate.present, fresh->gate.present}};
-    int r = 0;
-    for (size_t i = 0; i < sizeof(sections) / sizeof(sections[0]); i++) {
-        if (sections[i].was != sections[i].is) {
-            config_complaints_add(complaints, path, 0, 0, "\"%s\" %s; that takes a restart", sections[i].section,
-                                  sections[i].is ? "is new" : "is no longer there");
-            r = -EINVAL;
-        }
-    }
-    return r;
-}
-
-/* Every child has swapped, or not: only now is the reload over. */
-static void reload_finish(struct question *q)
-{
-    const struct master *m = q->master;
-    struct buf late;
-    buf_init(&late, 4096);
-    for (size_t i = 0; i < m->family_count; i++) {
-        if (q->unanswered[i] || json_is_false(q->answers[i])) {
-            (void)buf_printf(&late, "%s%s %u", late.len > 0 ? ", " : "", master_role_name(m->family[i].role),
-                             m->family[i].instance);
-        }
-    }
-    if (late.len == 0) {
-        log_info("config.loaded", LF_STR("path", m->config_path));
-    } else {
-        log_error("config.kept", LF_SPAN("processes", buf_span(&late)));
-    }
-    if (q->request != NULL && late.len == 0) {
-        control_done(q->request, NULL);
-    } else if (q->request != NULL) {
-        control_fail(q->request, EX_UNAVAILABLE, "the new configuration is in force, but not in: %.*s (see the log)",
-                     (int)late.len, (const char *)late.data);
-    }
-    buf_fini(&late);
-    (void)sd_notify(0, "READY=1");
-}
-
-/* 0: begun, and rq (which may be NULL) is answered when it is over. -errno: nothing has changed; complaints are for
- * whoever asked. */
-static int reload(struct master *m, struct config_complaints *complaints, struct control_request *rq)
-{
-    struct config *fresh = NULL;
-    struct buf text;
-    (void)sd_notify(0, "RELOADING=1");
-    int r = load(m->config_path, &fresh, &text, complaints);
-    if (r == 0) {
-        r = refuse_other_house(m->config, fresh, m->config_path, complaints);
-        if (r < 0) {
-            config_free(&fresh);
-            buf_fini(&text);
-        }
-    }
-    if (r == 0) {
-        warn_of_restart(m->config, fresh);
-        r = take(m, fresh, buf_span(&text));
-        buf_fini(&text);
-        if (r < 0) {
-            config_complaints_add(complaints, m->config_path, 0, 0, "cannot be put into force: %s (see the log)",
-                                  strerror(-r));
-            config_free(&fresh);
-        }
-    }
-    if (r == 0) {
-        family_reload(m);
-        r = question_ask(m, rq, MASTER_RELOADED, RELOAD_LIMIT_MS, reload_finish);
-    }
-    if (r < 0) {
-        struct buf words;
-        buf_init(&words, 65536);
-        (void)config_complaints_format(complaints, &words);
-        log_error("config.refused", LF_STR("path", m->config_path), LF_SPAN("what", buf_span(&words)));
-        buf_fini(&words);
-        (void)sd_notify(0, "READY=1");
-    }
-    return r;
 }
 
 /* Status. */
@@ -339,16 +218,8 @@ static void verb_status(void *arg, struct control_request *rq, const json_t *req
 
 static void verb_reload(void *arg, struct control_request *rq, const json_t *request)
 {
-    struct config_complaints complaints = {0};
     (void)request;
-    if (reload(arg, &complaints, rq) < 0) {
-        struct buf words;
-        buf_init(&words, 65536);
-        (void)config_complaints_format(&complaints, &words);
-        control_fail(rq, EX_CONFIG, "%.*s", (int)words.len, (const char *)words.data);
-        buf_fini(&words);
-    }
-    config_complaints_fini(&complaints);
+    reload_begin(arg, rq);
 }
 
 static void verb_stop(void *arg, struct control_request *rq, const json_t *request)
@@ -434,7 +305,6 @@ void family_ready(struct master *m, struct relative *r)
 static void on_signal(uv_signal_t *h, int number)
 {
     struct master *m = h->data;
-    struct config_complaints complaints = {0};
     int wait_status;
     pid_t pid;
     switch (number) {
@@ -446,8 +316,7 @@ static void on_signal(uv_signal_t *h, int number)
         }
         break;
     case SIGHUP:
-        (void)reload(m, &complaints, NULL);
-        config_complaints_fini(&complaints);
+        reload_begin(m, NULL);
         break;
     case SIGUSR2:
         upgrade_begin(m, NULL);
@@ -466,14 +335,12 @@ static void on_watch(uv_timer_t *t)
     }
     (void)sd_notify(0, "WATCHDOG=1");
     if (!m->stopping && materials_changed(m)) {
-        struct config_complaints complaints = {0};
         for (size_t i = 0; i < m->materials_count; i++) {
             (void)stat(m->materials[i].path,
                        &m->materials[i].seen); /* a bad file is told once, not every two seconds */
         }
         log_info("tls.changed", LF_STR("what", "a certificate, key or CA file changed"));
-        (void)reload(m, &complaints, NULL);
-        config_complaints_fini(&complaints);
+        reload_begin(m, NULL);
     }
 }
 
@@ -528,7 +395,7 @@ static int start(struct master *m)
     struct config_complaints complaints = {0};
     struct config *config = NULL;
     struct buf text;
-    int r = load(m->config_path, &config, &text, &complaints);
+    int r = reload_read(m->config_path, &config, &text, &complaints);
     if (r < 0) {
         print_complaints(&complaints);
         config_complaints_fini(&complaints);
@@ -543,8 +410,8 @@ static int start(struct master *m)
     r = ground_adopt(&m->listeners, &m->listeners_count, &m->again);
     m->config = config;
     r = r == 0 ? ground_prepare(m) : r;
-    m->config = NULL; /* take() frees the old one */
-    r = r == 0 ? take(m, config, buf_span(&text)) : r;
+    m->config = NULL; /* master_take() frees the old one */
+    r = r == 0 ? master_take(m, config, buf_span(&text)) : r;
     m->shared_fd = ground_shared();
     r = r == 0 && m->shared_fd < 0 ? m->shared_fd : r;
     buf_fini(&text);

@@ -1,7 +1,8 @@
 /*
- * master_int.h: the inside of the master. main.c reads the command line; master.c lives through signals, reload, stop
- * and status; upgrade.c gives way to a new program; family.c makes the children and ties them together; question.c asks
- * them all something; ground.c makes what they stand on: sockets, directories, files.
+ * master_int.h: the inside of the master. main.c reads the command line; master.c lives through signals, stop and
+ * status; reload.c reads another configuration; upgrade.c gives way to a new program; family.c makes the children and
+ * ties them together; question.c asks them all something; ground.c makes what they stand on: sockets, directories,
+ * files.
  */
 #ifndef KIDOBAN_MASTER_INT_H
 #define KIDOBAN_MASTER_INT_H
@@ -100,7 +101,8 @@ struct master {
     uv_prepare_t log_flush;
     uv_timer_t watch, stop_timer;
     struct question *questions;
-    pid_t upgrade_check; /* the new program reads the configuration, or 0 */
+    struct reload *reloads; /* the first is being read, the others wait */
+    pid_t upgrade_check;    /* the new program reads the configuration, or 0 */
     struct control_request *upgrade_request;
     uv_timer_t upgrade_limit;
 };
@@ -141,6 +143,13 @@ int question_ask(struct master *m, struct control_request *rq, enum master_type 
 void question_answered(struct master *m, const struct relative *r, uint64_t id, struct span json);
 void question_gone(struct master *m, const struct relative *r); /* it died */
 
+/* reload.c */
+/* Reads and checks everything; nothing is changed, nothing logged. 0, or -errno with complaints; then ret_text is
+ * empty.
+ */
+int reload_read(const char *path, struct config **ret, struct buf *ret_text, struct config_complaints *complaints);
+void reload_begin(struct master *m, struct control_request *rq); /* rq: answered when it is over; may be NULL */
+
 /* upgrade.c */
 void upgrade_begin(struct master *m, struct control_request *rq);  /* rq: answered later; may be NULL */
 bool upgrade_reaped(struct master *m, pid_t pid, int wait_status); /* was it ours? */
@@ -150,6 +159,8 @@ int upgrade_become(const struct master *m);                        /* returns on
 int master_run(const char *config_path, char **argv);
 int master_check(const char *config_path); /* 0 good, 1 not: complaints are on standard error */
 void master_stop(struct master *m, bool upgrade);
+/* Takes the new configuration into force, and with it config. On failure nothing has changed. */
+int master_take(struct master *m, struct config *config, struct span text);
 void master_child_gone(struct master *m);
 
 #endif

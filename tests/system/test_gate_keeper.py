@@ -300,6 +300,32 @@ def test_a_file_of_prefixes(standing):
     standing.reload(classes=[{"name": "line", "port25": "deny", "prefixes": LINE}])
 
 
+def who_reads(pipe):
+    """A descriptor to write to it, or None: nobody reads yet."""
+    try:
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
+
+
+def test_the_house_does_not_wait_for_a_file(standing):
+    """It is read by a thread: while one is slow, here a pipe that somebody has still to fill, the master answers."""
+    slow, whole = standing.path / "slow", standing.path / "whole"
+    os.mkfifo(slow)
+    whole.write_text("\n".join(LINE))
+    standing.write(classes=[{"name": "line", "port25": "deny", "prefixes_file": str(slow)}])
+    first = subprocess.Popen([KIDOBAN, "-c", standing.file, "reload"])
+    filling = eventually(lambda: who_reads(slow), what="a reader")
+    second = subprocess.Popen([KIDOBAN, "-c", standing.file, "reload"])
+    assert standing.keeper() != 0 and first.poll() is None and standing.status()["policy"]["prefixes"] == 2
+    whole.rename(slow)  # who reads it next finds a file
+    os.write(filling, b"198.51.100.0/24\n")
+    os.close(filling)
+    assert first.wait(60 * PATIENCE) == 0 and second.wait(60 * PATIENCE) == 0
+    assert [connect("sub", a, 25) for a in BOTH] == ["ECONNREFUSED", "ECONNREFUSED"]
+    standing.reload(classes=[{"name": "line", "port25": "deny", "prefixes": LINE}])
+
+
 # Interfaces that come and go
 
 
