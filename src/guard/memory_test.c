@@ -10,32 +10,11 @@
 #include <cmocka.h>
 #include <jansson.h>
 
+#include "common/scarce.h"
 #include "guard/limits.h"
 #include "guard/suspend.h"
 
 #define MESSAGES 1000U
-
-static long countdown = -1; /* the allocation that fails when it reaches 0; -1: none */
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-
-static bool fails(void)
-{
-    return countdown >= 0 && countdown-- == 0;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return fails() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return fails() ? NULL : __real_calloc(count, size);
-}
 
 static const struct table_clock boot = {
     .boot_id = "b", .mono_ns = 1000000000, .wall_ns = UINT64_C(1795521600000000000)};
@@ -57,8 +36,8 @@ static size_t pass_and_refund(struct limits *l, struct limits_moment now, bool *
         limits_check(l, id, &q, now, &a);
         assert_int_equal(a.verdict, GUARD_PASS);
     }
-    *ret_failed = countdown < 0;
-    countdown = -1;
+    *ret_failed = scarce_countdown < 0;
+    scarce_countdown = -1;
     for (uint64_t id = 1; id <= MESSAGES; id++) {
         refunded += limits_refund(l, id, now) ? 1 : 0;
     }
@@ -76,7 +55,7 @@ static void test_limits(void **state)
         struct limits *l = limits_new(table);
         assert_int_equal(limits_configure(l, &day, 1, NULL, &bad), 0);
         struct limits_moment now = {table_now(table, boot.mono_ns), boot.wall_ns / 1000000};
-        countdown = n;
+        scarce_countdown = n;
         size_t refunded = pass_and_refund(l, now, &failed);
         assert_int_equal(refunded, failed ? MESSAGES - 1 : MESSAGES);
         limits_free(&l);
@@ -97,11 +76,11 @@ static void check_words(const struct suspend *s, const char *words)
 /* One change, with its n-th allocation failing. Returns whether one failed; then `before` holds, else `after`. */
 static bool change(struct suspend *s, long n, const char *before, const char *after)
 {
-    countdown = n;
+    scarce_countdown = n;
     int r = after != NULL ? suspend_add(s, SPAN_LIT("alice"), span_str(after), "root", 1)
                           : suspend_remove(s, SPAN_LIT("alice"));
-    bool failed = countdown < 0;
-    countdown = -1;
+    bool failed = scarce_countdown < 0;
+    scarce_countdown = -1;
     if (r != 0) {
         assert_true(failed);
     }

@@ -9,29 +9,8 @@
 
 #include <cmocka.h>
 
+#include "common/scarce.h"
 #include "smtp/server_fake.h"
-
-static long countdown = -1; /* the allocation that fails when it reaches 0; -1: none */
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-
-static bool fails(void)
-{
-    return countdown >= 0 && countdown-- == 0;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return fails() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return fails() ? NULL : __real_calloc(count, size);
-}
 
 /* base64 of "n,,n=user,r=abc", and of a final message that fits the fake's nonce is not needed: a wrong one ends the
  * exchange. */
@@ -66,18 +45,18 @@ static bool run_once(long fail_at, size_t step)
     struct fake f;
     fake_init(&f);
     f.config.tls = SMTP_SERVER_IMPLICIT;
-    countdown = -1;
+    scarce_countdown = -1;
     fake_open(&f);
     uint8_t *room; /* so that the fake itself never allocates below */
     assert_int_equal(buf_reserve(&f.body, 4096, &room) | buf_reserve(&f.message, 4096, &room) |
                          buf_reserve(&f.senders, 4096, &room),
                      0);
-    countdown = fail_at;
+    scarce_countdown = fail_at;
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
         feed(&f, texts[i], step);
     }
-    bool reached = countdown < 0;
-    countdown = -1;
+    bool reached = scarce_countdown < 0;
+    scarce_countdown = -1;
     if (reached) {
         assert_true(f.events[SMTP_EVENT_MEMORY] <= 1);
     } else {
@@ -106,9 +85,9 @@ static void new_fails(void **state)
     struct fake f;
     (void)state;
     fake_init(&f);
-    countdown = 0;
+    scarce_countdown = 0;
     assert_null(smtp_server_new(&f.config, &f.ops, &f, &f.start));
-    countdown = -1;
+    scarce_countdown = -1;
     fake_fini(&f);
 }
 

@@ -7,32 +7,11 @@
 
 #include <cmocka.h>
 
+#include "common/scarce.h"
 #include "vault/account.h"
 #include "vault/vault_int.h"
 
 #define ENTRIES 1000U /* the table grows several times */
-
-static long countdown = -1; /* the allocation that fails when it reaches 0; -1: none */
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-
-static bool fails(void)
-{
-    return countdown >= 0 && countdown-- == 0;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return fails() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return fails() ? NULL : __real_calloc(count, size);
-}
 
 static struct cache_digest digest(const struct cache *c, unsigned i)
 {
@@ -62,10 +41,10 @@ static void test_cache(void **state)
         struct cache *c = cache_new(ENTRIES);
         struct account *a = account_new();
         assert_true(c != NULL && a != NULL);
-        countdown = n;
+        scarce_countdown = n;
         size_t kept = fill_cache(c, a);
-        failed = countdown < 0;
-        countdown = -1;
+        failed = scarce_countdown < 0;
+        scarce_countdown = -1;
         assert_int_equal(kept, failed ? ENTRIES - 1 : ENTRIES);
         assert_int_equal(a->holders, 1 + kept);
         cache_free(&c);
@@ -95,10 +74,10 @@ static void test_suspended(void **state)
     bool failed = true;
     for (long n = 0; failed; n++) {
         struct vault v = {0};
-        countdown = n;
+        scarce_countdown = n;
         size_t kept = suspend_many(&v);
-        failed = countdown < 0;
-        countdown = -1;
+        failed = scarce_countdown < 0;
+        scarce_countdown = -1;
         assert_int_equal(kept, failed ? ENTRIES - 1 : ENTRIES);
         suspended_free(&v);
         assert_null(v.suspended);
