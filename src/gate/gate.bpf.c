@@ -265,7 +265,7 @@ always_inline int run(struct context *ctx, __u32 ether)
 {
     const __u8 *data = (void *)(long)ctx->data;
     const void *data_end = (void *)(long)ctx->data_end;
-    if ((ether ? sight_ether(data, data_end) : sight_bare(data, data_end)) == SIGHT_PASS || IS_OURS(ctx)) {
+    if ((ether ? sight_ether(ctx, data, data_end) : sight_bare(ctx, data, data_end)) == SIGHT_PASS || IS_OURS(ctx)) {
         return PASS;
     }
     struct judge j = {.ctx = ctx, .ether = ether, .ifindex = IFINDEX(ctx)};

@@ -1,11 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* sight.h: the short way: what is certainly not of TCP port 25, told in place and without a map. */
+/*
+ * sight.h: the short way: what is certainly not of TCP port 25, told in place and without a map.
+ *
+ * Headers must lie in the first part of a frame; what they announce may lie behind it, as the data of most frames from
+ * a network card and of what GRO has joined does.
+ */
 #ifndef KIDOBAN_GATE_KERNEL_SIGHT_H
 #define KIDOBAN_GATE_KERNEL_SIGHT_H
 
 #include "gate/kernel/scan.h"
 
 enum sight { SIGHT_PASS, SIGHT_LOOK };
+
+/* Are there so many octets from p on? XDP asks the first part only: a frame of several is rare there, and to ask for
+ * its length is a call. */
+always_inline int is_whole(struct context *ctx, const __u8 *p, __u32 octets)
+{
+    if ((void *)(p + octets) <= (void *)(long)ctx->data_end) {
+        return 1;
+    }
+#ifdef GATE_TC
+    return (__u32)(p - (const __u8 *)(long)ctx->data) + octets <= ctx->len;
+#else
+    return 0;
+#endif
+}
 
 /* The ports of a TCP segment at p. */
 always_inline enum sight sight_ports(const __u8 *p, const void *data_end)
@@ -17,7 +36,7 @@ always_inline enum sight sight_ports(const __u8 *p, const void *data_end)
     return smtp ? SIGHT_LOOK : SIGHT_PASS;
 }
 
-always_inline enum sight sight4(const __u8 *p, const void *data_end)
+always_inline enum sight sight4(struct context *ctx, const __u8 *p, const void *data_end)
 {
     if ((void *)(p + 20) > data_end) {
         return SIGHT_LOOK;
@@ -26,13 +45,13 @@ always_inline enum sight sight4(const __u8 *p, const void *data_end)
         return p[9] == PROTO_AH || p[9] == PROTO_IPV4 || p[9] == PROTO_IPV6 ? SIGHT_LOOK : SIGHT_PASS;
     }
     __u32 total = p[2] << 8 | p[3];
-    if (p[0] != 0x45 || (p[6] & 0x3f) || p[7] || total < 24 || (void *)(p + total) > data_end) {
+    if (p[0] != 0x45 || (p[6] & 0x3f) || p[7] || total < 24 || !is_whole(ctx, p, total)) {
         return SIGHT_LOOK;
     }
     return sight_ports(p + 20, data_end);
 }
 
-always_inline enum sight sight6(const __u8 *p, const void *data_end)
+always_inline enum sight sight6(struct context *ctx, const __u8 *p, const void *data_end)
 {
     if ((void *)(p + 40) > data_end) {
         return SIGHT_LOOK;
@@ -55,14 +74,14 @@ always_inline enum sight sight6(const __u8 *p, const void *data_end)
         return SIGHT_PASS;
     }
     __u32 payload = p[4] << 8 | p[5];
-    if (p[0] >> 4 != 6 || payload < 4 || (void *)(p + 40 + payload) > data_end) {
+    if (p[0] >> 4 != 6 || payload < 4 || !is_whole(ctx, p, 40 + payload)) {
         return SIGHT_LOOK;
     }
     return sight_ports(p + 40, data_end);
 }
 
 /* Over the tags to the IP header, in place. */
-always_inline enum sight sight_ether(const __u8 *p, const void *data_end)
+always_inline enum sight sight_ether(struct context *ctx, const __u8 *p, const void *data_end)
 {
     if ((void *)(p + 14) > data_end) {
         return SIGHT_PASS; /* no header, no packet */
@@ -79,18 +98,18 @@ always_inline enum sight sight_ether(const __u8 *p, const void *data_end)
         type = p[2] << 8 | p[3];
         p += 4;
     }
-    return type == ETHER_IPV4    ? sight4(p, data_end)
-           : type == ETHER_IPV6  ? sight6(p, data_end)
+    return type == ETHER_IPV4    ? sight4(ctx, p, data_end)
+           : type == ETHER_IPV6  ? sight6(ctx, p, data_end)
            : type == ETHER_PPPOE ? SIGHT_LOOK
                                  : SIGHT_PASS;
 }
 
-always_inline enum sight sight_bare(const __u8 *p, const void *data_end)
+always_inline enum sight sight_bare(struct context *ctx, const __u8 *p, const void *data_end)
 {
     if ((void *)(p + 1) > data_end) {
         return SIGHT_LOOK;
     }
-    return p[0] >> 4 == 4 ? sight4(p, data_end) : p[0] >> 4 == 6 ? sight6(p, data_end) : SIGHT_PASS;
+    return p[0] >> 4 == 4 ? sight4(ctx, p, data_end) : p[0] >> 4 == 6 ? sight6(ctx, p, data_end) : SIGHT_PASS;
 }
 
 #endif
