@@ -10,9 +10,10 @@
 #include <xxhash.h>
 
 #include "gate/history_int.h"
+#include "smtp/utf8.h"
 
 #define VERSION   1
-#define LINES_MAX 1000000U /* read; more is no file of ours */
+#define LINES_MAX 200000U /* as many as the configuration may ask for; more is no file of ours */
 
 void history_file_name(uint32_t day, char name[static sizeof(HISTORY_FILE_NAME)])
 {
@@ -89,6 +90,27 @@ static int read_all(int fd, void *octets, size_t len)
     return 0;
 }
 
+/* The sum proves no writer: anybody who may write here can make one. What readers rely on is looked at. */
+static bool is_sound(const struct history_line *l)
+{
+    bool sound = l->hours >> 24 == 0;
+    for (size_t i = 0; i < HISTORY_FARS; i++) {
+        sound = sound && l->fars[i].over <= l->fars[i].count;
+    }
+    struct span name = {(const uint8_t *)l->class_, strnlen(l->class_, sizeof(l->class_))};
+    return sound && utf8_valid(name);
+}
+
+static bool are_sound(const struct history_line *lines, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!is_sound(&lines[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static int read_open(int fd, uint32_t day, struct history_file_head *head, struct history_line **ret_lines)
 {
     struct stat st;
@@ -106,7 +128,8 @@ static int read_open(int fd, uint32_t day, struct history_file_head *head, struc
         return -ENOMEM;
     }
     r = read_all(fd, lines, head->count * sizeof(*lines));
-    r = r == 0 && sum_of(head, lines, head->count) != head->sum ? -EBADMSG : r;
+    bool good = r == 0 && sum_of(head, lines, head->count) == head->sum && are_sound(lines, head->count);
+    r = r == 0 && !good ? -EBADMSG : r;
     if (r < 0) {
         free(lines);
         return r;
@@ -120,11 +143,13 @@ int history_file_read(int directory_fd, uint32_t day, struct history_file_head *
 {
     char name[sizeof(HISTORY_FILE_NAME)];
     history_file_name(day, name);
-    int fd = openat(directory_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    struct stat st;
+    int fd =
+        openat(directory_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK); /* waits for no pipe's writer */
     if (fd < 0) {
-        return -errno;
+        return errno == ELOOP ? -EBADMSG : -errno;
     }
-    int r = read_open(fd, day, ret_head, ret_lines);
+    int r = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? read_open(fd, day, ret_head, ret_lines) : -EBADMSG;
     (void)close(fd);
     *ret_count = r == 0 ? ret_head->count : 0;
     return r;

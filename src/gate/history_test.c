@@ -1,4 +1,4 @@
-#include "gate/history.h"
+#include "gate/history_int.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -278,6 +278,36 @@ static void test_damage(void **state)
     assert_int_equal(faccessat(w->directory_fd, "day-2024-10-04.damaged", F_OK, 0), 0);
 }
 
+/* The sum is right, what it is of is not; and what is no file is not waited for. */
+static void test_hostile(void **state)
+{
+    struct world *w = *state;
+    const struct history_file_head head = {.day = TODAY};
+    const struct history_line good = {.class_ = "dynamic", .fars = {{.count = 2, .over = 2}}, .hours = 0xffffff};
+    struct history_line bad[] = {good, good, good}, *lines = NULL;
+    struct history_rest rest;
+    char name[sizeof(HISTORY_FILE_NAME)];
+    size_t count;
+    bad[0].fars[0].over = 3;
+    bad[1].hours = 1U << 24;
+    memset(bad[2].class_, 0xff, sizeof(bad[2].class_));
+    for (size_t i = 0; i < 3; i++) {
+        const struct history_line two[] = {good, bad[i]};
+        assert_int_equal(history_file_write(w->directory_fd, &head, two, 1), 0);
+        assert_int_equal(history_read(w->directory_fd, TODAY, &lines, &count, &rest), 0);
+        free(lines);
+        assert_int_equal(history_file_write(w->directory_fd, &head, two, 2), 0);
+        assert_int_equal(history_read(w->directory_fd, TODAY, &lines, &count, &rest), -EBADMSG);
+    }
+    history_file_name(TODAY, name);
+    assert_int_equal(unlinkat(w->directory_fd, name, 0), 0);
+    assert_int_equal(mkfifoat(w->directory_fd, name, 0600), 0);
+    assert_int_equal(history_read(w->directory_fd, TODAY, &lines, &count, &rest), -EBADMSG);
+    assert_int_equal(unlinkat(w->directory_fd, name, 0), 0);
+    assert_int_equal(symlinkat("/etc/passwd", w->directory_fd, name), 0);
+    assert_int_equal(history_read(w->directory_fd, TODAY, &lines, &count, &rest), -EBADMSG);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -288,6 +318,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_fars, make, end),
         cmocka_unit_test_setup_teardown(test_retention, make, end),
         cmocka_unit_test_setup_teardown(test_damage, make, end),
+        cmocka_unit_test_setup_teardown(test_hostile, make, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
