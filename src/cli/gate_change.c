@@ -38,7 +38,13 @@ static void print_added(void *arg, json_t *line)
         return;
     }
     char *prefix = (char *)json_string_value(json_object_get(line, "prefix"));
-    const char *until = json_string_value(json_object_get(line, "until"));
+    char *until = (char *)json_string_value(json_object_get(line, "until"));
+    if (prefix != NULL) {
+        cli_clean(prefix);
+    }
+    if (until != NULL) {
+        cli_clean(until);
+    }
     (void)printf("%s is exempted %s%s%s\n", prefix != NULL ? prefix : "it", until != NULL ? "until " : "without end",
                  until != NULL ? until : "",
                  json_is_true(json_object_get(line, "replaced")) ? ", in place of what stood before" : "");

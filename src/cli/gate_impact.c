@@ -148,15 +148,22 @@ static void print_json(const struct cli *c, const struct impact *all, const stru
     json_decref(o);
 }
 
-/* CSV, RFC 4180. */
+/* CSV, RFC 4180. What a spreadsheet would take for a formula begins with an apostrophe; no control characters. */
 
-static void put_quoted(const char *text)
+static void put_quoted(char *text)
 {
-    (void)fputc('"', stdout);
+    cli_clean(text);
+    (void)fputs(text[0] != '\0' && strchr("=+-@", text[0]) != NULL ? "\"'" : "\"", stdout);
     for (const char *p = text; *p != '\0'; p++) {
         (void)fputs(*p == '"' ? "\"\"" : (char[]){*p, '\0'}, stdout);
     }
     (void)fputc('"', stdout);
+}
+
+static void put_words(struct buf *text)
+{
+    put_quoted(buf_append_byte(text, '\0') == 0 ? (char *)text->data : (char[]){""});
+    buf_clear(text);
 }
 
 static void put_far(struct buf *out, const struct impact_far *f, const struct names *names, enum language language)
@@ -202,31 +209,27 @@ static void print_csv(const struct cli *c, const struct impact *all, const struc
                 "busiest_minute,hours,first,last,why,to,notice\r\n",
                 stdout);
     for (const struct impact_line *l = all->lines; l != NULL; l = l->hh.next) {
-        char key[64], first[32], last[32];
+        char key[64], class_[sizeof(l->class_)], first[32], last[32];
         struct buf text;
+        memcpy(class_, l->class_, sizeof(class_));
         impact_key(l->key, key);
         put_time(l->first_ms, first);
         put_time(l->last_ms, last);
         (void)printf("%s,", key);
-        put_quoted(l->class_);
+        put_quoted(class_);
         (void)printf(",%s,%llu,%llu,%llu,%llu,%u,%u,%u,%s,%s,", behaviour_kind_name(l->judgement.kind),
                      (unsigned long long)refused(l), (unsigned long long)noted(l), (unsigned long long)l->packets[0],
                      (unsigned long long)l->packets[1], l->behaviour.destinations, l->behaviour.peak,
                      l->behaviour.hours, first, last);
         buf_init(&text, 1U << 16);
         put_reasons(&text, l, language);
-        (void)buf_append_byte(&text, '\0');
-        put_quoted(text.len > 0 ? (const char *)text.data : "");
+        put_words(&text);
         (void)fputc(',', stdout);
-        buf_clear(&text);
         put_fars(&text, l, names, FARS_ALL, language);
-        (void)buf_append_byte(&text, '\0');
-        put_quoted(text.len > 0 ? (const char *)text.data : "");
+        put_words(&text);
         (void)fputc(',', stdout);
-        buf_clear(&text);
         words_notice(&text, l->judgement.kind, c->config, language);
-        (void)buf_append_byte(&text, '\0');
-        put_quoted(text.len > 0 ? (const char *)text.data : "");
+        put_words(&text);
         (void)fputs("\r\n", stdout);
         buf_fini(&text);
     }
@@ -261,8 +264,7 @@ static void print_table(const struct cli *c, const struct impact *all, unsigned 
 
 static void print_words(struct buf *text)
 {
-    (void)buf_append_byte(text, '\0');
-    if (text->len > 0) {
+    if (buf_append_byte(text, '\0') == 0) {
         cli_clean((char *)text->data);
         (void)puts((const char *)text->data);
     }

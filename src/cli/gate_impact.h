@@ -50,7 +50,7 @@ struct impact_line {
     struct behaviour behaviour;
     struct behaviour_judgement judgement; /* by impact_judge() */
     struct impact_far *fars;              /* the most frequent first */
-    size_t fars_count;
+    size_t fars_count, fars_room;
     UT_hash_handle hh;
 };
 
@@ -58,7 +58,7 @@ struct impact {
     uint32_t from_day, to_day;
     struct impact_line *lines; /* hash; by refused connections, the most first */
     size_t count;
-    struct history_rest rest;
+    struct history_rest rest;  /* also what had no room here */
     size_t days, damaged_days; /* that there were files of; that could not be read */
 };
 

@@ -9,7 +9,8 @@
 
 #include "cli/gate_impact.h"
 
-#define FARS_MAX 64 /* of a line, over all days */
+#define FARS_MAX  64      /* of a line, over all days */
+#define LINES_MAX 1000000 /* over all days: forged addresses are others every day */
 
 static bool is_v4(const uint8_t address[16])
 {
@@ -47,7 +48,22 @@ static int compare_fars(const void *a, const void *b)
     return x->count != y->count ? (x->count > y->count ? -1 : 1) : memcmp(x->address, y->address, 16);
 }
 
-static void add_far(struct impact_line *l, const struct history_far *f)
+/* Most lines have few: of a flood of forged addresses each has one. */
+static bool has_room(struct impact_line *l)
+{
+    if (l->fars_count == l->fars_room) {
+        size_t room = l->fars_room > 0 ? 2 * l->fars_room : 1;
+        struct impact_far *fars = reallocarray(l->fars, room, sizeof(*fars));
+        if (fars == NULL) {
+            return false;
+        }
+        l->fars = fars;
+        l->fars_room = room;
+    }
+    return true;
+}
+
+static int add_far(struct impact_line *l, const struct history_far *f)
 {
     uint32_t sure = f->count - f->over;
     size_t i = 0;
@@ -55,43 +71,53 @@ static void add_far(struct impact_line *l, const struct history_far *f)
         i++;
     }
     if (f->count == 0 || (i == l->fars_count && i == FARS_MAX)) {
-        return;
+        return 0;
     }
     if (i == l->fars_count) {
+        if (!has_room(l)) {
+            return -ENOMEM;
+        }
         l->fars[l->fars_count++] = (struct impact_far){0};
         memcpy(l->fars[i].address, f->address, 16);
     }
     l->fars[i].count += sure;
+    return 0;
 }
 
-static struct impact_line *take(struct impact *all, const uint8_t key[16])
+/* NULL and *ret_r 0: there are too many already. */
+static struct impact_line *take(struct impact *all, const uint8_t key[16], int *ret_r)
 {
     struct impact_line *l = NULL;
+    *ret_r = 0;
     HASH_FIND(hh, all->lines, key, 16, l);
-    if (l != NULL) {
+    if (l != NULL || all->count == LINES_MAX) {
         return l;
     }
+    *ret_r = -ENOMEM;
     l = calloc(1, sizeof(*l));
-    struct impact_far *fars = calloc(FARS_MAX, sizeof(*fars));
-    if (l != NULL && fars != NULL) {
-        memcpy(l->key, key, 16);
-        l->fars = fars;
-        HASH_ADD(hh, all->lines, key, 16, l);
+    if (l == NULL) {
+        return NULL;
     }
-    if (l == NULL || fars == NULL || !hash_added(l->hh)) {
-        free(fars);
+    memcpy(l->key, key, 16);
+    HASH_ADD(hh, all->lines, key, 16, l);
+    if (!hash_added(l->hh)) {
         free(l);
         return NULL;
     }
     all->count++;
+    *ret_r = 0;
     return l;
 }
 
 static int add_line(struct impact *all, const struct history_line *h)
 {
-    struct impact_line *l = take(all, h->key);
+    int r;
+    struct impact_line *l = take(all, h->key, &r);
     if (l == NULL) {
-        return -ENOMEM;
+        all->rest.lines += r == 0 ? 1 : 0;
+        all->rest.packets += h->packets[0] + h->packets[1];
+        all->rest.connections += h->connections[0] + h->connections[1];
+        return r;
     }
     l->first_ms = l->first_ms == 0 || h->first_ms < l->first_ms ? h->first_ms : l->first_ms;
     if (h->last_ms >= l->last_ms) {
@@ -105,13 +131,13 @@ static int add_line(struct impact *all, const struct history_line *h)
     for (size_t i = 0; i < HISTORY_SKETCH; i++) {
         l->sketch[i] |= h->sketch[i];
     }
-    for (size_t i = 0; i < HISTORY_FARS; i++) {
-        add_far(l, &h->fars[i]);
+    for (size_t i = 0; i < HISTORY_FARS && r == 0; i++) {
+        r = add_far(l, &h->fars[i]);
     }
     l->behaviour.days++;
     l->behaviour.hours += (uint32_t)__builtin_popcount(h->hours);
     l->behaviour.peak = h->peak > l->behaviour.peak ? h->peak : l->behaviour.peak;
-    return 0;
+    return r;
 }
 
 static int add_day(struct impact *all, int directory_fd, uint32_t day)
@@ -155,7 +181,9 @@ int impact_read(int directory_fd, uint32_t from_day, uint32_t to_day, struct imp
         r = add_day(ret, directory_fd, day);
     }
     for (struct impact_line *l = ret->lines; l != NULL; l = l->hh.next) {
-        qsort(l->fars, l->fars_count, sizeof(*l->fars), compare_fars);
+        if (l->fars_count > 1) {
+            qsort(l->fars, l->fars_count, sizeof(*l->fars), compare_fars);
+        }
     }
     HASH_SORT(ret->lines, compare_lines);
     if (r < 0) {

@@ -180,6 +180,8 @@ static struct ub_ctx *context_of(const struct config *config)
         return NULL;
     }
     (void)ub_ctx_async(ctx, 1);
+    /* Whom is asked may know the operator's own, private addresses. */
+    (void)ub_ctx_set_option(ctx, "unblock-lan-zones:", "yes");
     for (size_t i = 0; i < forwarders->count; i++) {
         (void)ub_ctx_set_fwd(ctx, forwarders->list[i]);
     }

@@ -1,6 +1,7 @@
 """What the gate saw, told to the operator: real senders of three kinds over namespaces, and a flood of forged sources."""
 
 import csv
+import datetime
 import io
 import json
 import os
@@ -15,7 +16,7 @@ import time
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from house import KIDOBAN, KIDOBAND, PATIENCE, eventually  # noqa: E402
+from house import KIDOBAN, KIDOBAND, PATIENCE, eventually, port_open  # noqa: E402
 
 PROGRAM, SERVER, BOT, FIXED = "198.51.100.10", "198.51.100.20", "198.51.100.30", "198.51.100.200"
 PROGRAM6 = "2001:db8:100::10"
@@ -238,6 +239,78 @@ def test_forms(house):
     assert (told["class"], told["verdict"], told["would"], told["rule"], told["side"], told["interface"], told["far"], told["port"]) == (
         "dynamic", "pass", "refuse", "class", "subscriber", "lan", "203.0.113.5", 25)
     assert len(house.events("gate.refused")) <= 8  # lines are told, not packets
+
+
+LONG = ".".join(["x" * 60] * 3) + ".example.net"
+ZONES = {  # of NSD, outside: who is confirmed forward, who lies, and names that terminals and spreadsheets would obey
+    "113.0.203.in-addr.arpa": "5 PTR mx.example.net.\n",
+    "64.100.in-addr.arpa": f"25.10 PTR liar.example.net.\n25.20 PTR \\027[2Jred.example.net.\n25.30 PTR {LONG}.\n25.40 PTR .\n",
+    "8.b.d.0.1.0.0.2.ip6.arpa": f"{'.'.join(f'{0x80:04x}{0:016x}{5:04x}'[::-1])} PTR -2-3.example.co.jp.\n",
+    "example.net": f"@ MX 10 mx\nmx A 203.0.113.5\nliar A 203.0.113.6\n{LONG}. A 100.64.30.25\n",
+    "example.co.jp": "@ MX 10 -2-3\n-2-3 AAAA 2001:db8:80::5\n",
+}
+
+
+@pytest.fixture
+def names(house):
+    home = house.path / "nsd"
+    home.mkdir()
+    text = (f'server:\n  ip-address: 203.0.113.53\n  server-count: 1\n  username: ""\n  zonesdir: "{home}"\n  pidfile: "{home}/pid"\n'
+            f'  xfrdfile: ""\n  zonelistfile: "{home}/zone.list"\n  database: ""\nremote-control:\n  control-enable: no\n')
+    for zone, records in ZONES.items():
+        (home / zone).write_text(f"$ORIGIN {zone}.\n$TTL 60\n@ SOA ns.example.net. host.example.net. 1 3600 600 86400 5\n@ NS ns.example.net.\n{records}")
+        text += f'zone:\n  name: "{zone}"\n  zonefile: "{zone}"\n'
+    (home / "conf").write_text(text)
+    with open(home / "log", "wb") as log:
+        nsd = subprocess.Popen(within("outside", "/usr/sbin/nsd", "-d", "-c", home / "conf"), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        eventually(lambda: port_open("203.0.113.53", 53), 60 * PATIENCE, "NSD")
+        yield
+    finally:
+        nsd.terminate()
+        nsd.wait(60 * PATIENCE)
+
+
+def test_names(house, names):
+    """Names of far ends from a real name server: only those that DNS confirms, and none that does harm where it is shown."""
+    others = {f"198.51.100.{i + 1}": f"100.64.{i}.25" for i in (10, 20, 30, 40)}  # a line each: of one, not every far end is told at once
+    subprocess.run(["ip", "-n", "lines", "-batch", "-"], input="".join(f"address add {a}/24 dev line0\n" for a in others), text=True, check=True)
+    house.send(f"{PROGRAM} 203.0.113.5", f"{PROGRAM6} 2001:db8:80::5", *(f"{line} {to}" for line, to in others.items()))
+    report = json.loads(house.run("gate", "impact", "--json").stdout)
+    found = {far["address"]: (far["name"], far["mx_of"]) for line in report["lines"] for far in line["to"]}
+    assert found == {"203.0.113.5": ("mx.example.net", "example.net"), "2001:db8:80::5": ("-2-3.example.co.jp", "example.co.jp"),
+                     "100.64.10.25": (None, None), "100.64.20.25": (None, None), "100.64.30.25": (LONG, None), "100.64.40.25": (None, None)}
+    unnamed = json.loads(house.run("gate", "impact", "--json", "--no-names").stdout)
+    assert {far["name"] for line in unnamed["lines"] for far in line["to"]} == {None}
+    shown = house.run("gate", "impact", "--lang", "en").stdout
+    assert "mx.example.net (mail host of example.net) 1x" in shown and LONG in shown and "liar" not in shown and "\x1b" not in shown
+    assert "mx.example.net (MX: example.net) 1x" in house.run("gate", "impact", "--lang", "ja").stdout
+    rows = {r["line"]: r["to"] for r in csv.DictReader(io.StringIO(house.run("gate", "impact", "--csv", "--lang", "en").stdout, newline=""))}
+    assert rows["2001:db8:100::/64"] == "'-2-3.example.co.jp (mail host of example.co.jp) 1x"  # no formula
+    assert rows[PROGRAM] == "mx.example.net (mail host of example.net) 1x"
+
+
+def test_days(house):
+    """Days beside one another: those asked for, those that are damaged, and what is no file."""
+    house.send(f"{PROGRAM} 203.0.113.5")
+    lines, report = house.impact()
+    assert set(lines) == {PROGRAM} and report["days_damaged"] == 0
+    house.stop()
+    today, state = datetime.datetime.now(datetime.timezone.utc).date(), house.path / "state/gate"
+    day = [state / f"day-{today - datetime.timedelta(n)}" for n in range(5)]
+    whole = day[0].read_bytes() if day[0].exists() else (state / f"day-{report['to']}").read_bytes()
+    os.mkfifo(day[1])
+    day[2].symlink_to("/etc/passwd")
+    day[3].write_bytes(whole[:-1] + b"?")
+    day[4].mkdir()
+    for days, damaged in ((1, 0), (2, 1), (3, 2), (5, 4)):
+        done = house.run("gate", "impact", "--no-names", "--json", "--days", str(days))
+        assert (done.returncode, json.loads(done.stdout)["days_damaged"]) == (0, damaged), (days, done.stderr)
+    shown = house.run("gate", "impact", "--no-names", "--days", "5", "--lang", "en").stdout
+    assert "days that could not be read: 4" in shown and PROGRAM in shown
+    assert "読めなかった日: 4" in house.run("gate", "impact", "--no-names", "--days", "5", "--lang", "ja").stdout
+    for wrong in (["--days", "0"], ["--days", "3661"], ["--days", "x"], ["--days"], ["--lang", "fr"], ["--count", "-1"], ["more"]):
+        assert house.run("gate", "impact", *wrong).returncode == 64, wrong
 
 
 def forged_frames(mac, router, count):
