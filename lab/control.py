@@ -1,8 +1,10 @@
-"""What lab/up, lab/play, lab/down and lab/enter do. All are safe to repeat.
+"""What lab/up, lab/play, lab/monitor, lab/down and lab/enter do. All are safe to repeat.
 
 usage: lab/up [--fresh] [--brief]    brings the lab up, unless it is, and says how to look around
                                      (--fresh: a new one, even then; --brief: says nothing)
        lab/play [--json] [--trace]   acts every row of the table in it, prints what happened; exits 1 when a promise was broken
+       lab/monitor [--json] [MINUTES]  lets its subscribers send for so long (60) with the gate in monitor mode, and prints
+                                     kidoban gate impact; exits 1 when it misjudged one
        lab/down                      removes it
        lab/enter HOST [COMMAND...]   a shell, or one command, on a host of the lab
 
@@ -173,9 +175,14 @@ def play(*options):
     into("internet", PYTHON, str(HERE / "play.py"), *options)
 
 
+def monitor(*options):
+    into("internet", PYTHON, str(HERE / "monitor.py"), *options)
+
+
 def main():
     act, options = sys.argv[1], sys.argv[2:]
-    known = {"up": (up, {"--fresh", "--brief"}), "down": (down, set()), "play": (play, {"--json", "--trace"}), "enter": (enter, None)}
+    known = {"up": (up, {"--fresh", "--brief"}), "down": (down, set()), "play": (play, {"--json", "--trace"}),
+             "monitor": (monitor, None), "enter": (enter, None)}
     function, allowed = known[act]
     if allowed is not None and not set(options) <= allowed:
         print(__doc__.split("\n\n")[1], file=sys.stderr)

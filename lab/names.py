@@ -4,6 +4,7 @@ So kidoband resolves and validates as it does anywhere: from the root, by the bu
 dns-root-data, over which the lab's own lies in this world. Other programs ask the same NSD as their resolver: it has all there is.
 """
 
+import ipaddress
 import pathlib
 import subprocess
 
@@ -24,13 +25,31 @@ def mail_of(name):
     return f"@ MX 10 {name}\nv4 MX 10 {name}4\nv6 MX 10 {name}6\n"
 
 
+def company(name, address):
+    """A domain below example.com with a mail exchanger of its own."""
+    return f"{name} MX 10 mx.{name}\nmx.{name} {'AAAA' if ':' in address else 'A'} {address}\n"
+
+
+def reverse(zone, names):
+    """PTR records of those addresses that are in the zone."""
+    points = [(ipaddress.ip_address(address).reverse_pointer, name) for address, name in names.items()]
+    return "".join(f"{pointer}. PTR {name}.\n" for pointer, name in points if pointer.endswith("." + zone))
+
+
+MAIL_HOSTS = {net.address(host, family): f"mx.{domain}" for family in (4, 6)
+              for host, domain in (("mx", "example.com"), ("other-mail", "example.org"), ("mail", "example.ne.jp"))}
+MAIL_HOSTS |= {address: f"mx.{name}.example.com" for name, address in net.COMPANIES.items()}
+
 ZONES = {
     # Ours; "server" is the subscriber's own.
     "example.ne.jp": mail_of("mx") + both("mx", "mail") + both("mail", "mail") + both("server", "server"),
     # The other provider.
     "example.org": mail_of("mx") + both("mx", "other-mail") + both("mail", "other-mail"),
     # The outside. Nobody answers for "slow".
-    "example.com": mail_of("mx") + both("mx", "mx") + "slow MX 10 nobody\nnobody A 192.0.2.99\n",
+    "example.com": mail_of("mx") + both("mx", "mx") + "slow MX 10 nobody\nnobody A 192.0.2.99\n"
+    + "".join(company(*pair) for pair in net.COMPANIES.items()),
+    **{zone: reverse(zone, MAIL_HOSTS) for zone in ("2.0.192.in-addr.arpa", "113.0.203.in-addr.arpa", "100.51.198.in-addr.arpa",
+                                                    "8.b.d.0.1.0.0.2.ip6.arpa")},
     "jp": "",
     "org": "",
     "com": "",

@@ -36,6 +36,8 @@ HOSTS = {  # name: router, the router's interface towards it, addresses
 }
 # mx answers at all of these: mail servers everywhere, for who tries them.
 EVERYWHERE = ("192.0.2.128/25", "2001:db8:300:1::/64")
+# Of these, some that have names, each in one family: who runs a mail server writes to many.
+COMPANIES = {f"company{n}": f"192.0.2.{199 + n}" if n % 2 else f"2001:db8:300:1::{n:x}" for n in range(1, 17)}
 DYNAMIC = ["198.51.100.0/25", "2001:db8:100::/44"]
 FIXED = ["198.51.100.128/26", "2001:db8:110::/44"]
 OTHER_LINES = ["203.0.113.0/25", "2001:db8:200::/44"]

@@ -165,8 +165,9 @@ class Lab(Servers):
     def exchanger(self, host, domain):
         """Settings of one that takes mail for a domain into one mailbox."""
         tls = self.dir / f"tls/mx.{domain}"
+        parts = ["v4", "v6", *(net.COMPANIES if host == "mx" else ())]
         return mailboxes(self.boxes[host].path) + f"""\
-virtual_mailbox_domains = {domain}, v4.{domain}, v6.{domain}
+virtual_mailbox_domains = {", ".join([domain, *(f"{part}.{domain}" for part in parts)])}
 smtpd_relay_restrictions = permit_sasl_authenticated, reject_unauth_destination
 smtpd_tls_security_level = may
 smtpd_tls_chain_files = {tls}.key, {tls}.pem

@@ -199,6 +199,17 @@ def test_monitor_mode_lets_pass_and_counts(lab):
         assert knocks(lab, "ordinary", family) == "Connection refused"
 
 
+def test_monitor_judges_whom_it_watched(lab):
+    """One round of lab/monitor, of which an operator takes many: everybody gets through, and gate impact takes each for what it is."""
+    out = json.loads(lab.verb("monitor", "0", "--json"))
+    assert out["failed"] == [] and out["sent"] == {"ordinary": 2, "fixed": 2, "infected": 2, "server": 16}
+    assert {(v["host"], v["family"]): v["looks_like"] for v in out["lines"]} == {
+        (host, family): kind for family in (4, 6) for host, kind in
+        (("ordinary", "mail-program"), ("server", "mail-server"), ("infected", "bot"), ("fixed", None))}
+    for family in (4, 6):
+        assert knocks(lab, "ordinary", family) == "Connection refused"
+
+
 def kill_kidoband(lab, host):
     """Every process of it, at once."""
     family = {p["pid"] for p in lab.json(host, "kidoban", "status")["processes"]}
