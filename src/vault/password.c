@@ -68,11 +68,31 @@ static unsigned long number_after(const char *at, const char *prefix, char end)
     return errno == 0 && *stop == end ? n : ~0UL;
 }
 
-/* In huge pages where the kernel has them: 19 MiB in small ones are 4,864 page faults a guess, and as many pages given
- * back; under 20 guesses a second every process of the machine felt it. Why libargon2, which asks for its memory here,
- * and not libsodium, which does not. */
+/* What the thread's last check worked in, wiped by libargon2, for the next one. */
+static _Thread_local struct {
+    uint8_t *at;
+    size_t octets;
+} kept;
+
+void password_rest(void)
+{
+    if (kept.at != NULL) {
+        (void)munmap(kept.at, kept.octets);
+        kept.at = NULL;
+    }
+}
+
+/* In huge pages where the kernel has them, and kept from check to check: 19 MiB in small ones are 4,864 page faults a
+ * guess, and as many pages given back; under 20 guesses a second every process of the machine felt it, and still did
+ * when huge ones were zeroed and given back for each. Why libargon2, which asks for its memory here, and not
+ * libsodium, which does not. */
 static int argon_room(uint8_t **ret, size_t octets)
 {
+    if (kept.at != NULL && kept.octets == octets) {
+        *ret = kept.at;
+        kept.at = NULL;
+        return ARGON2_OK;
+    }
     void *room = mmap(NULL, octets, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (room == MAP_FAILED) {
         return ARGON2_MEMORY_ALLOCATION_ERROR;
@@ -84,7 +104,9 @@ static int argon_room(uint8_t **ret, size_t octets)
 
 static void argon_room_free(uint8_t *room, size_t octets)
 {
-    (void)munmap(room, octets);
+    password_rest();
+    kept.at = room;
+    kept.octets = octets;
 }
 
 /* What stands between two $, in base64 without padding; octets, or 0 when it is none or too long. */

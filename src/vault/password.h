@@ -1,6 +1,7 @@
 /*
  * password.h: passwords as strangers type them, and the hashes that stand for them. Everything here is slow on purpose
- * and belongs on the pool's threads; nothing keeps state, so any thread may call it. Texts are wiped by who holds them.
+ * and belongs on the pool's threads; any thread may call it. A thread keeps the memory of its last check for the next,
+ * wiped, until password_rest(). Texts are wiped by who holds them.
  */
 #ifndef KIDOBAN_VAULT_PASSWORD_H
 #define KIDOBAN_VAULT_PASSWORD_H
@@ -24,6 +25,7 @@ int password_hash(const struct password *p, char ret_hash[static PASSWORD_HASH_M
 /* argon2id, or what crypt(3) knows of password_hash_check(). 1 it is the one, 0 it is not, -ENOMEM, -EINVAL: no hash.
  */
 int password_verify(const char *hash, const struct password *p);
+void password_rest(void); /* gives back the thread's memory: it has nothing to check for now, or ends */
 
 /* May this hash be imported: $argon2id$, $2a$ $2b$ $2y$, $5$, $6$, $y$, $1$. 0; -EINVAL: no such hash; -ERANGE: it
  * would cost more than a login may. */

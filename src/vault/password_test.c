@@ -68,6 +68,15 @@ static void test_argon(void **state)
     assert_int_equal(strncmp(hash, "$argon2id$v=19$m=19456,t=2,p=1$", 31), 0);
     assert_int_equal(password_verify(hash, &right), 1);
     assert_int_equal(password_verify(hash, &wrong), 0);
+    /* In the memory of the check before, in other memory, and of another size. */
+    assert_int_equal(password_verify(hash, &right), 1);
+    password_rest();
+    password_rest();
+    assert_int_equal(password_verify(hash, &right), 1);
+    assert_int_equal(
+        password_verify("$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHRzYWx0c2FsdA$AAAAAAAAAAAAAAAAAAAAAA", &right), 0);
+    assert_int_equal(password_verify(hash, &right), 1);
+    password_rest();
 }
 
 /* Made by other programs. */

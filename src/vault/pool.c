@@ -111,16 +111,27 @@ static void settle_price(struct pool *p, int64_t charged_ns, int64_t cost_ns)
     p->price_ns += (cost_ns - p->price_ns) / PRICE_OF;
 }
 
-/* For a job, or for what strangers need before one of theirs may run. */
-static void rest(struct pool *p)
+static void wait_until(struct pool *p, uint64_t ns)
 {
-    if (p->lanes[POOL_STRANGER].first == NULL) {
-        (void)pthread_cond_wait(&p->work, &p->lock);
-        return;
-    }
-    uint64_t until_ns = clock_mono_ns() + starved_ns(p, 0) + 1000000U;
-    struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000U), .tv_nsec = (long)(until_ns % 1000000000U)};
+    struct timespec until = {.tv_sec = (time_t)(ns / 1000000000U), .tv_nsec = (long)(ns % 1000000000U)};
     (void)pthread_cond_timedwait(&p->work, &p->lock, &until);
+}
+
+/* For a job, or for what strangers need before one of theirs may run. since_ns: the thread's last job, 0 once it was
+ * told that it is idle. */
+static void rest(struct pool *p, uint64_t *since_ns)
+{
+    uint64_t idle_ns = *since_ns + p->settings.idle_ms * 1000000U;
+    if (p->lanes[POOL_STRANGER].first != NULL) {
+        wait_until(p, clock_mono_ns() + starved_ns(p, 0) + 1000000U);
+    } else if (p->settings.idle == NULL || *since_ns == 0) {
+        (void)pthread_cond_wait(&p->work, &p->lock);
+    } else if (clock_mono_ns() < idle_ns) {
+        wait_until(p, idle_ns);
+    } else {
+        p->settings.idle();
+        *since_ns = 0;
+    }
 }
 
 static int64_t thread_cpu_ns(void)
@@ -134,19 +145,21 @@ static void *work(void *arg)
 {
     struct pool *p = arg;
     (void)setpriority(PRIO_PROCESS, 0, STEP_BACK); /* in Linux: of this thread alone */
+    uint64_t since_ns = 0;
     (void)pthread_mutex_lock(&p->lock);
     while (!p->stop) {
         enum pool_lane lane;
         int64_t charged_ns = 0;
         struct pool_job *job = take(p, &lane, &charged_ns);
         if (job == NULL) {
-            rest(p);
+            rest(p, &since_ns);
             continue;
         }
         (void)pthread_mutex_unlock(&p->lock);
         int64_t before_ns = thread_cpu_ns();
         job->run(job);
         int64_t used_ns = thread_cpu_ns() - before_ns;
+        since_ns = clock_mono_ns();
         (void)pthread_mutex_lock(&p->lock);
         if (lane == POOL_STRANGER) {
             settle_price(p, charged_ns, job->free ? 0 : used_ns);
@@ -160,6 +173,9 @@ static void *work(void *arg)
         }
     }
     (void)pthread_mutex_unlock(&p->lock);
+    if (p->settings.idle != NULL && since_ns != 0) {
+        p->settings.idle();
+    }
     return NULL;
 }
 

@@ -39,7 +39,9 @@ struct pool_settings {
         unsigned share_permille; /* of the threads' time, for strangers' jobs that are not free; 1000: all */
         uint64_t saved_ms;       /* so much of it, of processor time, can be saved up; it begins full */
     } budgets[POOL_BUDGETS];
-    uint64_t wait_ms;          /* a stranger who would wait longer for the budgets is refused */
+    uint64_t wait_ms;   /* a stranger who would wait longer for the budgets is refused */
+    void (*idle)(void); /* on a pool thread without a job for idle_ms, and before it ends; may be NULL */
+    uint64_t idle_ms;
     void (*notify)(void *arg); /* on a pool thread, when something is to be reaped: may only wake the owner */
     void *arg;
 };

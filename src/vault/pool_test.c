@@ -13,7 +13,7 @@
 #include "common/clock.h"
 
 static struct {
-    sem_t gate, started, woken;
+    sem_t gate, started, woken, idle;
     unsigned done, dropped;
     int order[64];
 } w;
@@ -71,6 +71,7 @@ static int setup(void **state)
     (void)sem_init(&w.gate, 0, 0);
     (void)sem_init(&w.started, 0, 0);
     (void)sem_init(&w.woken, 0, 0);
+    (void)sem_init(&w.idle, 0, 0);
     return 0;
 }
 
@@ -226,12 +227,47 @@ static void test_pace(void **state)
     assert_int_equal(w.dropped, 0);
 }
 
+static void idle(void)
+{
+    (void)sem_post(&w.idle);
+}
+
+/* A thread says once that it has nothing to do, after every job or row of them, and when it ends behind one. */
+static void test_idle(void **state)
+{
+    (void)state;
+    struct job jobs[3];
+    int told = -1;
+    struct pool_settings settings = {.threads = 1, .lane_max = {8, 8}, .idle = idle, .idle_ms = 1, .notify = notify};
+    for (unsigned b = 0; b < POOL_BUDGETS; b++) {
+        settings.budgets[b].share_permille = 1000;
+    }
+    struct pool *p = pool_new(&settings);
+    for (int i = 0; i < 3; i++) {
+        jobs[i] = (struct job){.base = {.run = i == 2 ? run_gated : run, .done = done}, .number = i};
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(pool_submit(p, POOL_STRANGER, &jobs[i].base), 0);
+        wait_done(p, i + 1);
+        while (sem_wait(&w.idle) != 0) {
+        }
+    }
+    (void)sem_getvalue(&w.idle, &told);
+    assert_int_equal(told, 0);
+    assert_int_equal(pool_submit(p, POOL_KNOWN, &jobs[2].base), 0);
+    (void)sem_post(&w.gate);
+    wait_done(p, 3);
+    pool_free(&p);
+    (void)sem_getvalue(&w.idle, &told);
+    assert_int_equal(told, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_many, setup), cmocka_unit_test_setup(test_lanes, setup),
         cmocka_unit_test_setup(test_stop, setup), cmocka_unit_test_setup(test_allowance, setup),
-        cmocka_unit_test_setup(test_pace, setup),
+        cmocka_unit_test_setup(test_pace, setup), cmocka_unit_test_setup(test_idle, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -217,6 +217,8 @@ static int open_all(struct vault *v)
         .budgets = {[POOL_PACE] = {VAULT_PACE_PERMILLE, (uint64_t)VAULT_PACE_MS * threads},
                     [POOL_ALLOWANCE] = {VAULT_ALLOWANCE_PERMILLE, (uint64_t)VAULT_ALLOWANCE_MS * threads}},
         .wait_ms = VAULT_WAIT_MS,
+        .idle = password_rest,
+        .idle_ms = VAULT_IDLE_MS,
         .notify = notify,
         .arg = v,
     };

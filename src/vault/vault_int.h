@@ -28,11 +28,13 @@
 
 /* What strangers try in vain, for each thread: a crowd of mistakes at the pace, and in the long run the allowance. A
  * check costs some 25 ms. */
-#define VAULT_PACE_PERMILLE      150U
+#define VAULT_PACE_PERMILLE      75U
 #define VAULT_PACE_MS            250U
 #define VAULT_ALLOWANCE_PERMILLE 50U
 #define VAULT_ALLOWANCE_MS       15000U
 #define VAULT_WAIT_MS            30000U /* for it; mail programs give up after a minute or more */
+
+#define VAULT_IDLE_MS 1000U /* a thread that checks nothing for so long gives its memory back */
 
 struct login;
 struct suspended;
