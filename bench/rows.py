@@ -420,7 +420,9 @@ def overload(race, result):
         refused += sum(codes.values())
         otherwise += sum(answer["errors"].values()) - sum(codes.values())
         after = peak()
-        shares.append(taken / seconds / ((before + after) / 2))
+        peaks = (before + after) / 2
+        shares.append(taken / seconds / peaks)
+        result.add("offered, of the peak", answer["started"] / seconds / peaks * 100, "%")
         result.add("share of the peak", shares[-1] * 100, "%")
         before = after
     share = statistics.median(shares)
