@@ -252,7 +252,7 @@ chosen = []  # stages of this run
 
 def crash_run(name, results):
     env = dict(environment("build"), **CRASH[name][LONG_RUN])
-    return run("tests/world.sh", PYTHON, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "--timeout=600",
+    return run("tests/world.sh", PYTHON, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", f"--timeout={3600 if LONG_RUN else 600}",
                f"--junitxml={results}", f"tests/crash/test_{name}.py", env=env, seconds=6 * 3600 if LONG_RUN else 1200)
 
 

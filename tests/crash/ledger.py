@@ -7,6 +7,7 @@ obligation, and what arrives of it must only be whole.
 
 import asyncio
 import base64
+import bisect
 import collections
 import contextlib
 import hashlib
@@ -51,7 +52,8 @@ class Ledger:
 
     def __init__(self, seed=0):
         self.texts = Texts(seed)
-        self.promised = {}                               # key -> Message, acknowledged ones
+        self.promised = {}                               # key -> Message, acknowledged ones, without their octets
+        self.owed = set()                                # keys of those that were not seen to be settled yet
         self.offered = 0
         self.arrived = collections.defaultdict(list)     # (key, recipient) -> times
         self.bounced = collections.defaultdict(list)     # key -> times
@@ -75,7 +77,9 @@ class Ledger:
         message.id = words.split()[-1]
         if self.ids.setdefault(message.id, message.key) != message.key:
             self.wrong.append(f"id {message.id} was given to two messages")
+        message.octets = None
         self.promised[message.key] = message
+        self.owed.add(message.key)
 
     def arrive(self, sender, recipients, octets):
         now = time.monotonic()
@@ -116,7 +120,14 @@ class Ledger:
         late = [k for k, m in self.promised.items() if m.acknowledged >= since]
         for key in late:
             del self.promised[key]
+            self.owed.discard(key)
         return len(late)
+
+    def forget_deliveries(self):
+        """Everything promised is to come once more: the state of the disk is an old one again."""
+        self.arrived.clear()
+        self.bounced.clear()
+        self.owed = set(self.promised)
 
     def crash(self, begin, end, what, repeats):
         """A process died between begin and end. repeats: deliveries in flight may be made once more."""
@@ -127,25 +138,29 @@ class Ledger:
     def missing(self):
         """What was promised and neither delivered nor bounced."""
         out = []
-        for key, m in self.promised.items():
-            for r in m.recipients:
-                if r.startswith(NEVER):
-                    if key not in self.bounced:
-                        out.append((key, r))
-                elif (key, r) not in self.arrived:
-                    out.append((key, r))
+        for key in sorted(self.owed):
+            recipients = self.promised[key].recipients
+            of_it = [(key, r) for r in recipients if (key not in self.bounced if r.startswith(NEVER) else (key, r) not in self.arrived)]
+            out += of_it
+            if not of_it:
+                self.owed.discard(key)
         return out
+
+    def cause(self, first, second):
+        """The last crash that may have made a second delivery of it: its number, or None. Crashes come one after the other."""
+        i = bisect.bisect_right(self.crashes, second, key=lambda crash: crash[0]) - 1
+        while i >= 0 and self.crashes[i][1] >= first:
+            if self.crashes[i][3]:
+                return i
+            i -= 1
+        return None
 
     def repeats(self):
         """What was delivered again because of each crash: {number of the crash: [(what, first, second)]}; None: of none."""
         found = collections.defaultdict(list)
         for what, times in [*self.arrived.items(), *self.bounced.items()]:
             for first, second in zip(times, times[1:]):
-                index = None
-                for i, (begin, end, _, repeats) in enumerate(self.crashes):
-                    if repeats and begin <= second and end >= first:
-                        index = i
-                found[index].append((what, first, second))
+                found[self.cause(first, second)].append((what, first, second))
         return found
 
     def judge(self, concurrent):

@@ -129,8 +129,7 @@ def test_I3_a_rotten_octet_is_never_sent_and_stops_nothing(world, small):
                     octet = f.read(1)[0]
                     f.seek(at)
                     f.write(bytes([octet ^ bit]))
-                game.ledger.arrived.clear()
-                game.ledger.bounced.clear()
+                game.ledger.forget_deliveries()
                 house.start(wait=False)
                 game.pids = await house.whole()
                 await game.receive(True)
