@@ -589,7 +589,8 @@ def test_nothing_is_open_and_nothing_is_lost(gate, attach):
         gate.start().ready()
         assert gate.counted()["refused"] + gate.counted()["dropped"] > refused > 0
         gate.reload(mode="enforce")
-        for place in (AUTO, "tc", AUTO):  # as an upgrade from filters to links, and back
+        # As an upgrade from filters to links, and back. Not from native XDP: a veth that loses it drops what it has in its ring.
+        for place in (AUTO, "tc", AUTO) if attach != "native" else ():
             gate.reload(attach=place)
             assert gate.places() == PLACES[place]
     finally:
