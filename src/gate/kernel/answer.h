@@ -196,6 +196,12 @@ read_once int answer_reset(struct context *ctx, struct scan *s, __u32 ether)
     return r == 0 && STORE(ctx, s->ip_at + header, out, sizeof(out)) == 0;
 }
 
+/* size, of 1 to most (a power of two): Linux before 6.8 learns nothing from a check that it is not 0. */
+always_inline __u32 size_within(__u32 size, __u32 most)
+{
+    return seen_within(size - 1, most - 1) + 1;
+}
+
 /* The sum of what the error quotes: `at` from the front, len octets. ~0: it cannot be read. */
 read_once __u32 sum_quote(struct context *ctx, __u32 at, __u32 len)
 {
@@ -205,9 +211,8 @@ read_once __u32 sum_quote(struct context *ctx, __u32 at, __u32 len)
         if (done >= len) {
             break;
         }
-        __u32 n = len - done < sizeof(piece) ? len - done : sizeof(piece);
-        n &= 63; /* for the verifier, which wants to see that it is small and not 0 */
-        if (n == 0 || n > sizeof(piece) || LOAD(ctx, at + done, piece, n) < 0) {
+        __u32 n = size_within(len - done < sizeof(piece) ? len - done : sizeof(piece), sizeof(piece));
+        if (LOAD(ctx, at + done, piece, n) < 0) {
             return ~0U;
         }
         sum += sum16(piece, sizeof(piece));
@@ -215,16 +220,17 @@ read_once __u32 sum_quote(struct context *ctx, __u32 at, __u32 len)
     return fold(sum);
 }
 
-/* Cuts the frame to len octets, and makes room for so many behind the first `link` of them. */
+/* Cuts the frame to len octets, and makes room for so many behind the first `link` of them. What is in that room then
+ * is anything. */
 read_once int make_room(struct context *ctx, __u32 link, __u32 room, __u32 len)
 {
-    __u8 octets[40] = {};
-    __u32 n = link & 63;
-    if (link > sizeof(octets) || n > sizeof(octets) || (n > 0 && LOAD(ctx, 0, octets, n) < 0) || room > 64 ||
+    __u8 octets[40]; /* always as many: an IP and a TCP header are there, and what is behind the link header goes into
+                        the room */
+    if (room > 64 || (link > 0 && (link + room < sizeof(octets) || LOAD(ctx, 0, octets, sizeof(octets)) < 0)) ||
         set_length(ctx, len) < 0 || grow_head(ctx, link, room) < 0) {
         return -1;
     }
-    return n > 0 && STORE(ctx, 0, octets, n) < 0 ? -1 : 0;
+    return link > 0 && STORE(ctx, 0, octets, sizeof(octets)) < 0 ? -1 : 0;
 }
 
 /* 1: the frame is the ICMP error now. 0: silence. */

@@ -38,9 +38,11 @@
 #ifdef GATE_TC
 #define context    __sk_buff
 #define load_bytes bpf_skb_load_bytes
+#define IFINDEX(c) ((c)->ifindex)
 #else
 #define context    xdp_md
 #define load_bytes bpf_xdp_load_bytes
+#define IFINDEX(c) ((c)->ingress_ifindex)
 #endif
 
 /* A function of the world, not of this file: the verifier reads it once for all who call it, and knows nothing of what
@@ -139,9 +141,18 @@ struct scan {
 /* For the verifier: it wants to see that an offset is small. Lengths were checked. */
 #define LOAD(ctx, at, to, len) load_bytes(ctx, (at)&LENGTH_MAX, to, len)
 
+/* v & mask, and the verifier sees that: the compiler drops a mask that it can prove to be of no use, and the verifier
+ * of an older Linux may not have seen what the compiler did. */
+always_inline __u64 seen_within(__u64 v, __u64 mask)
+{
+    __asm__ volatile("" : "+r"(v));
+    return v & mask;
+}
+
 struct subject {
     struct address address;
-    __u32 v6, listed, exempted, number;
+    __u8 v6, listed, exempted;
+    __u32 number;
     __u64 exemption;
     struct blob_class class_;
 };
@@ -150,7 +161,8 @@ struct decision {
     __u32 verdict, would, reason;
 };
 
-/* All there is to know of one frame. */
+/* All there is to know of one frame. It is the largest of what stands on the stack, which has 512 octets for all calls,
+ * in steps of 32 before Linux 6.7. */
 struct judge {
     struct context *ctx;
     void *cells;
@@ -158,7 +170,6 @@ struct judge {
     struct scan s;
     struct subject subject;
     struct decision d;
-    __u32 ether, ifindex;
 };
 
 #endif

@@ -98,7 +98,7 @@ no_inline int tell(const struct judge *j, struct gate_source *source)
                            .would = d->would,
                            .reason = d->reason,
                            .uplink = gate_uplink,
-                           .ifindex = j->ifindex,
+                           .ifindex = IFINDEX(j->ctx),
                            .packets = source->packets};
     note_address(&subject->address, subject->v6, e.subject);
     note_address(far_end(s), s->v6, e.far);

@@ -5,6 +5,8 @@
 
 #include "gate/kernel/frame.h"
 
+#define OPTIONS_MAX 40
+
 always_inline int is_tag(__u32 type)
 {
     return type == 0x8100 || type == 0x88a8 || type == 0x9100 || type == 0x9200 || type == 0x9300;
@@ -13,23 +15,23 @@ always_inline int is_tag(__u32 type)
 /* Is there an option that routes, or one that does not parse? Sets s->routed. */
 read_once int scan_options(struct context *ctx, struct scan *s, __u32 len)
 {
-    __u8 options[40] = {};
-    if (!s || len > sizeof(options)) {
+    __u8 options[OPTIONS_MAX + 4] = {}; /* 4: one may look behind the last */
+    if (!s || len > OPTIONS_MAX) {
         return -1;
     }
     /* Four octets at a time: the length is a multiple of it, and a constant is what the verifier wants. */
-    for (__u32 i = 0; i < sizeof(options); i += 4) {
+    for (__u32 i = 0; i < OPTIONS_MAX; i += 4) {
         if (i < len && LOAD(ctx, s->at + 20 + i, options + i, 4) < 0) {
             return -1;
         }
     }
     s->next = 0;
-    for (__u32 i = 0; i < sizeof(options); i++) {
+    for (__u32 i = 0; i < OPTIONS_MAX; i++) {
         __u32 at = s->next;
-        if (at >= len || at >= sizeof(options) || options[at] == 0) {
+        if (at >= len || at >= OPTIONS_MAX || options[at] == 0) {
             return 0;
         }
-        __u32 type = options[at], size = at + 1 < sizeof(options) ? options[at + 1] : 0;
+        __u32 type = options[at], size = options[at + 1];
         if (type == 1) {
             size = 1;
         } else if (at + 1 >= len || size < 2 || at + size > len || type == 131 || type == 137) {
@@ -136,43 +138,54 @@ always_inline int chain_has(const struct scan *s, __u32 next)
     }
 }
 
-/* From the header s->next at s->at on. */
-read_once int scan_chain(struct context *ctx, struct scan *s)
+/* Reads the header s->next at s->at: FOUND_CHAIN and s is at the next one, or where the chain ended. */
+read_once int scan_header(struct context *ctx, struct scan *s)
 {
     __u8 head[8];
     if (!s) {
         return FOUND_OTHER;
     }
+    __u32 next = s->next, rest = s->end - s->at;
+    if (s->at > s->end || rest < 8 || LOAD(ctx, s->at, head, sizeof(head)) < 0) {
+        return s->cut ? FOUND_FIRST_FRAGMENT : FOUND_UNPARSED;
+    }
+    __u32 size = next == PROTO_FRAGMENT ? 8 : next == PROTO_AH ? (head[1] + 2) * 4 : (head[1] + 1) * 8;
+    if (size > rest) {
+        return s->cut ? FOUND_FIRST_FRAGMENT : FOUND_UNPARSED;
+    }
+    __u32 word = head[2] << 8 | head[3];
+    if (next == PROTO_FRAGMENT && word >> 3) {
+        return head[0] == PROTO_TCP && word >> 3 == 1 ? FOUND_OVERWRITE : FOUND_TAIL;
+    }
+    if (next == PROTO_FRAGMENT && (word & 1)) {
+        s->cut = s->own_cut6 = s->fragment = 1;
+    }
+    if (next == PROTO_ROUTING && head[3]) {
+        s->routed = 1;
+    }
+    s->at += size;
+    s->next = head[0];
+    return FOUND_CHAIN;
+}
+
+/* From the header s->next at s->at on. */
+read_once int scan_chain(struct context *ctx, struct scan *s)
+{
+    if (!s) {
+        return FOUND_OTHER;
+    }
     for (int i = 0; i <= HEADERS_MAX; i++) {
-        __u32 next = s->next, rest = s->end - s->at;
+        __u32 next = s->next;
         if (chain_has(s, next) == CHAIN_END) {
             return next == PROTO_TCP    ? FOUND_TCP
                    : next == PROTO_IPV4 ? FOUND_INNER4
                    : next == PROTO_IPV6 ? FOUND_INNER6
                                         : FOUND_OTHER;
         }
-        if (i == HEADERS_MAX) {
-            break;
+        int found = i < HEADERS_MAX ? scan_header(ctx, s) : FOUND_MALFORMED;
+        if (found != FOUND_CHAIN) {
+            return found;
         }
-        if (s->at > s->end || rest < 8 || LOAD(ctx, s->at, head, sizeof(head)) < 0) {
-            return s->cut ? FOUND_FIRST_FRAGMENT : FOUND_UNPARSED;
-        }
-        __u32 size = next == PROTO_FRAGMENT ? 8 : next == PROTO_AH ? (head[1] + 2) * 4 : (head[1] + 1) * 8;
-        if (size > rest) {
-            return s->cut ? FOUND_FIRST_FRAGMENT : FOUND_UNPARSED;
-        }
-        __u32 word = head[2] << 8 | head[3];
-        if (next == PROTO_FRAGMENT && word >> 3) {
-            return head[0] == PROTO_TCP && word >> 3 == 1 ? FOUND_OVERWRITE : FOUND_TAIL;
-        }
-        if (next == PROTO_FRAGMENT && (word & 1)) {
-            s->cut = s->own_cut6 = s->fragment = 1;
-        }
-        if (next == PROTO_ROUTING && head[3]) {
-            s->routed = 1;
-        }
-        s->at += size;
-        s->next = head[0];
     }
     return FOUND_MALFORMED;
 }

@@ -14,7 +14,7 @@ enum sight { SIGHT_PASS, SIGHT_LOOK };
 
 /* Are there so many octets from p on? XDP asks the first part only: a frame of several is rare there, and to ask for
  * its length is a call. */
-always_inline int is_whole(struct context *ctx, const __u8 *p, __u32 octets)
+always_inline int is_whole(struct context *ctx, const __u8 *p, __u64 octets)
 {
     if ((void *)(p + octets) <= (void *)(long)ctx->data_end) {
         return 1;
@@ -44,7 +44,7 @@ always_inline enum sight sight4(struct context *ctx, const __u8 *p, const void *
     if (p[9] != PROTO_TCP) {
         return p[9] == PROTO_AH || p[9] == PROTO_IPV4 || p[9] == PROTO_IPV6 ? SIGHT_LOOK : SIGHT_PASS;
     }
-    __u32 total = p[2] << 8 | p[3];
+    __u64 total = seen_within(p[2] << 8 | p[3], 0xffff);
     if (p[0] != 0x45 || (p[6] & 0x3f) || p[7] || total < 24 || !is_whole(ctx, p, total)) {
         return SIGHT_LOOK;
     }
@@ -73,7 +73,7 @@ always_inline enum sight sight6(struct context *ctx, const __u8 *p, const void *
     default:
         return SIGHT_PASS;
     }
-    __u32 payload = p[4] << 8 | p[5];
+    __u64 payload = seen_within(p[4] << 8 | p[5], 0xffff);
     if (p[0] >> 4 != 6 || payload < 4 || !is_whole(ctx, p, 40 + payload)) {
         return SIGHT_LOOK;
     }
