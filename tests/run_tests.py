@@ -275,6 +275,8 @@ def equivalence():
                       seconds=7200)
     print(f"   {out.strip().splitlines()[0] if out.strip() else ''}")
     tally.add("gate: reference and kernel agree", status == 0, out)
+    status, out = run(TREE / "build/tests/gate/gate_older")
+    tally.add("gate: the programs fit the verifier of Linux 6.1", status == 0, out)
 
 
 def answers():
