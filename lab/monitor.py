@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import json
 import random
-import subprocess
 import sys
 import time
 
@@ -96,7 +95,7 @@ def verdicts(lab):
     out = []
     for host, kind in KINDS.items():
         for family in (4, 6):
-            line = lab.gate_impact(host, family)
+            line = lab.gate_impact(host, family, names=True)
             out.append({"host": host, "family": family, "is": kind, "looks_like": line and line["kind"],
                         "noted_connections": line["noted_connections"] if line else 0})
     return out

@@ -459,5 +459,8 @@ int master_run(const char *config_path, char **argv)
     }
     log_info("master.stopped", LF_UINT("pid", getpid()));
     log_flush();
+    if (m->reloads != NULL) {
+        _exit(m->status); /* exit() would wait for the thread, and that for a file which may never come */
+    }
     return m->status;
 }

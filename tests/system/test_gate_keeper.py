@@ -8,7 +8,7 @@ import ctypes
 import json
 import os
 import pathlib
-import signal
+import platform
 import socket
 import struct
 import subprocess
@@ -20,7 +20,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from gate_keeper import AUTO, LINE, PINS, Gate, forget_pins  # noqa: E402
 from gate_net import OFFLOAD, OUT4, OUT6, SUB4, SUB6, Net, checksum, connect, ip, popen, python  # noqa: E402
-from house import PATIENCE, eventually  # noqa: E402
+from house import KIDOBAN, PATIENCE, eventually  # noqa: E402
 
 tcx_only = pytest.mark.skipif(AUTO != "tcx", reason="this kernel has no tcx")
 TCX = pytest.param("tcx", marks=tcx_only)
@@ -364,6 +364,18 @@ def test_a_name_that_goes_and_returns(standing):
     standing.write(subscriber_interfaces=["eth1", "nowhere7"])
     assert standing.run("reload").returncode != 0 and standing.events("gate.interface.missing")
     standing.reload(subscriber_interfaces=["eth1"])
+
+
+def test_the_house_ends_while_a_file_is_awaited(gate):
+    gate.write()
+    gate.start().ready()
+    os.mkfifo(gate.path / "slow")
+    gate.write(classes=[{"name": "line", "port25": "deny", "prefixes_file": str(gate.path / "slow")}])
+    with subprocess.Popen([KIDOBAN, "-c", gate.file, "reload"], stderr=subprocess.DEVNULL) as waits:
+        filling = eventually(lambda: who_reads(gate.path / "slow"), what="a reader")
+        gate.end()  # and looks at its exit status
+        os.close(filling)
+        assert waits.wait(60 * PATIENCE) != 0
 
 
 # Starts that fail
