@@ -37,8 +37,8 @@ MAY = {
     "simulation": BASE | {"process", "smtp", "message", "spool", "deliver"},  # a test: no part of the daemon
     "cli": BASE | {"policy", "gate"},
 }
-# The command reads a spool whose daemon is down, and answers of the DNS; the history's names of classes are text, or damage.
-ALSO = {("src/gate/history_file.c", "smtp/utf8.h"), ("src/cli/offline.c", "spool/offline.h"), ("src/cli/gate_names.c", "deliver/dns.h")}
+# The command reads a spool whose daemon is down, and answers of the DNS.
+ALSO = {("src/cli/offline.c", "spool/offline.h"), ("src/cli/gate_names.c", "deliver/dns.h")}
 # Sockets, files, clocks, event loops, and libraries that have them; <stdio.h> and <time.h> are for snprintf and gmtime_r.
 IMPURE = re.compile(
     r'#include (?:<(?:uv|unistd|fcntl|poll|sqlite3|systemd/.*|sys/(?!types|param|cdefs).*|netinet/.*|netdb|openssl/.*)\.h>'

@@ -1,4 +1,4 @@
-/* Buffers, ids and the log's escaper. */
+/* Buffers, ids, UTF-8 and the log's escaper. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,6 +11,7 @@
 #include "common/id.h"
 #include "common/log.h"
 #include "common/radix.h"
+#include "common/utf8.h"
 
 static void check_buf_has_a_maximum(void **state)
 {
@@ -122,12 +123,48 @@ static void check_radix_sorts_stably(void **state)
     radix_sort(records, spare, 0, 5, key, 2);
 }
 
+static void check_utf8(void **state)
+{
+    static const struct {
+        const char *text;
+        bool good;
+    } rows[] = {{"", true},
+                {"abc", true},
+                {"\xc3\xa9", true},
+                {"\xe6\x9c\xa8", true},
+                {"\xf0\x9f\x98\x80", true},
+                {"\xf4\x8f\xbf\xbf", true},
+                {"\xf4\x90\x80\x80", false},
+                {"\xc0\x80", false},
+                {"\xc1\xbf", false},
+                {"\xe0\x9f\xbf", false},
+                {"\xed\xa0\x80", false},
+                {"\xf0\x8f\xbf\xbf", false},
+                {"\x80", false},
+                {"\xc3", false},
+                {"\xe6\x9c", false},
+                {"\xf5\x80\x80\x80", false},
+                {"a\xff", false}};
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        assert_int_equal(utf8_valid(span_str(rows[i].text)), rows[i].good);
+    }
+    uint8_t block[100] = {0};
+    for (size_t i = 0; i < sizeof(block); i++) {
+        assert_false(utf8_has_8bit((struct span){block, sizeof(block)}));
+        block[i] = 0x80;
+        assert_true(utf8_has_8bit((struct span){block, sizeof(block)}));
+        assert_false(utf8_has_8bit((struct span){block, i}));
+        block[i] = 0x7f;
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(check_buf_has_a_maximum),  cmocka_unit_test(check_buf_slides),
         cmocka_unit_test(check_radix_sorts_stably), cmocka_unit_test(check_ids_go_round),
-        cmocka_unit_test(check_log_escape),
+        cmocka_unit_test(check_log_escape),         cmocka_unit_test(check_utf8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

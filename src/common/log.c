@@ -12,6 +12,7 @@
 
 #include "common/clock.h"
 #include "common/id.h"
+#include "common/utf8.h"
 
 #define LOG_PENDING_MAX (1024U * 1024U)
 #define LOG_TEXT_MAX    1024U
@@ -47,21 +48,11 @@ void log_set_event_fd(int event_fd)
     logger.event_fd = event_fd;
 }
 
-/* The length of the UTF-8 sequence at p (RFC 3629), or 0 when it is not one. */
-static size_t utf8_len(const uint8_t *p, size_t left)
+/* Octets of the sequence at the start of in that may be shown as they are, or 0. C1 controls move terminals too. */
+static size_t shown_sequence(struct span in)
 {
-    size_t n = p[0] >= 0xf0 && p[0] <= 0xf4 ? 4 : p[0] >= 0xe0 && p[0] < 0xf0 ? 3 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : 0;
-    if (n == 0 || n > left) {
-        return 0;
-    }
-    for (size_t i = 1; i < n; i++) {
-        if ((p[i] & 0xc0) != 0x80) {
-            return 0;
-        }
-    }
-    bool bad = (p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf0 && p[1] < 0x90) ||
-               (p[0] == 0xf4 && p[1] > 0x8f) || (p[0] == 0xc2 && p[1] < 0xa0); /* C1 controls move terminals too */
-    return bad ? 0 : n;
+    size_t n = utf8_sequence(in);
+    return n == 2 && in.ptr[0] == 0xc2 && in.ptr[1] < 0xa0 ? 0 : n;
 }
 
 int log_escape(struct buf *b, struct span text, size_t max)
@@ -70,7 +61,7 @@ int log_escape(struct buf *b, struct span text, size_t max)
     int r = 0;
     for (size_t i = 0; i < len && r == 0;) {
         uint8_t c = text.ptr[i];
-        size_t multi = c >= 0x80 ? utf8_len(text.ptr + i, len - i) : 0;
+        size_t multi = c >= 0x80 ? shown_sequence((struct span){text.ptr + i, len - i}) : 0;
         if (c == '"' || c == '\\') {
             uint8_t two[2] = {'\\', c};
             r = buf_append(b, two, 2);

@@ -9,8 +9,8 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "common/utf8.h"
 #include "gate/history_int.h"
-#include "smtp/utf8.h"
 
 #define VERSION   1
 #define LINES_MAX 200000U /* as many as the configuration may ask for; more is no file of ours */

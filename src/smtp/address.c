@@ -3,7 +3,7 @@
 #include <arpa/inet.h>
 #include <string.h>
 
-#include "smtp/utf8.h"
+#include "common/utf8.h"
 
 #define LABEL_MAX 63
 

@@ -8,7 +8,6 @@
 #include <cmocka.h>
 
 #include "smtp/base64.h"
-#include "smtp/utf8.h"
 #include "smtp/xtext.h"
 
 static const struct {
@@ -69,49 +68,12 @@ static void xtext(void **state)
     }
 }
 
-static void utf8(void **state)
-{
-    static const struct {
-        const char *text;
-        bool good;
-    } rows[] = {{"", true},
-                {"abc", true},
-                {"\xc3\xa9", true},
-                {"\xe6\x9c\xa8", true},
-                {"\xf0\x9f\x98\x80", true},
-                {"\xf4\x8f\xbf\xbf", true},
-                {"\xf4\x90\x80\x80", false},
-                {"\xc0\x80", false},
-                {"\xc1\xbf", false},
-                {"\xe0\x9f\xbf", false},
-                {"\xed\xa0\x80", false},
-                {"\xf0\x8f\xbf\xbf", false},
-                {"\x80", false},
-                {"\xc3", false},
-                {"\xe6\x9c", false},
-                {"\xf5\x80\x80\x80", false},
-                {"a\xff", false}};
-    (void)state;
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        assert_int_equal(utf8_valid(span_str(rows[i].text)), rows[i].good);
-    }
-    uint8_t block[100] = {0};
-    for (size_t i = 0; i < sizeof(block); i++) {
-        assert_false(utf8_has_8bit((struct span){block, sizeof(block)}));
-        block[i] = 0x80;
-        assert_true(utf8_has_8bit((struct span){block, sizeof(block)}));
-        assert_false(utf8_has_8bit((struct span){block, i}));
-        block[i] = 0x7f;
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(there_and_back),
         cmocka_unit_test(strict),
         cmocka_unit_test(xtext),
-        cmocka_unit_test(utf8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

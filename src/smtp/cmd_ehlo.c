@@ -1,6 +1,6 @@
 /* HELO and EHLO (RFC 5321 section 4.1.1.1). Only what is done is offered, and AUTH only where it is safe. */
+#include "common/utf8.h"
 #include "smtp/server_int.h"
-#include "smtp/utf8.h"
 
 #define NAME_MAX_OCTETS 255
 

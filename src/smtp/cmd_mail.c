@@ -1,6 +1,6 @@
 /* MAIL FROM (RFC 5321 section 4.1.1.2) with SIZE, BODY, SMTPUTF8, RET, ENVID, AUTH. */
+#include "common/utf8.h"
 #include "smtp/server_int.h"
-#include "smtp/utf8.h"
 #include "smtp/xtext.h"
 #include "wire/envelope.h"
 

@@ -1,8 +1,8 @@
 /* The command table: what may be said when, who reads it, who does it. */
 #include <string.h>
 
+#include "common/utf8.h"
 #include "smtp/server_int.h"
-#include "smtp/utf8.h"
 
 const struct server_command server_commands[VERB_COUNT] = {
     [VERB_HELO] = {.name = "HELO", .argument = ARGUMENT_WANTED, .check = check_helo, .proceed = proceed_helo},

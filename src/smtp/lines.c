@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "smtp/utf8.h"
+#include "common/utf8.h"
 
 /* Places in a line of a message. The name says what stands directly before the next octet. */
 enum place {

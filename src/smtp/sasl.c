@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/utf8.h"
 #include "smtp/sasl_int.h"
-#include "smtp/utf8.h"
 
 struct sasl *sasl_new(const struct sasl_setup *setup)
 {

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/utf8.h"
 #include "smtp/server_int.h"
-#include "smtp/utf8.h"
 
 #define OUT_MAX (64U * 1024U)
 #define OUT_HIGH                                                                                                       \

@@ -2,7 +2,7 @@
 
 #include <errno.h>
 
-#include "smtp/utf8.h"
+#include "common/utf8.h"
 
 /* Upper case only: RFC 3461 section 4. */
 static int hex_value(uint8_t c)

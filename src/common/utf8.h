@@ -1,6 +1,6 @@
 /* utf8.h: well-formed UTF-8 (RFC 3629): no overlong forms, no surrogates, nothing over U+10FFFF. */
-#ifndef KIDOBAN_SMTP_UTF8_H
-#define KIDOBAN_SMTP_UTF8_H
+#ifndef KIDOBAN_COMMON_UTF8_H
+#define KIDOBAN_COMMON_UTF8_H
 
 #include <stdbool.h>
 
