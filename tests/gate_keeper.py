@@ -82,9 +82,9 @@ class Gate:
         os.kill(old, signal.SIGKILL)
         self.another_keeper(old)
 
-    def events(self, name):
+    def events(self, *names):
         lines = (self.path / "events").read_text().splitlines()
-        return [e for e in map(json.loads, lines) if e["event"] == name]
+        return [e for e in map(json.loads, lines) if e["event"] in names]
 
     def end(self):
         if self.daemon is not None and self.daemon.poll() is None:

@@ -573,6 +573,13 @@ def of_another_build():
         pin.rename(pin.with_name(pin.name[:-16] + "0123456789abcdef"))
 
 
+def links():
+    """The kernel's numbers of our links. One that is taken off and made anew, be it ever so quickly, has another."""
+    pins = (*PINS.glob("link-*"), *PINS.glob("program-at-*"))
+    shown = (subprocess.run(["bpftool", "-j", "link", "show", "pinned", pin], check=True, capture_output=True).stdout for pin in pins)
+    return {json.loads(text)["id"] for text in shown}
+
+
 @contextlib.contextmanager
 def traffic():
     """Packets all the while; afterwards what was sent and heard of them is in what it gives."""
@@ -600,10 +607,11 @@ def test_nothing_is_open_and_nothing_is_lost(gate, attach):
         gate.kill_keeper()
         gate.reload(classes=[{"name": "line", "port25": "deny", "prefixes": LINE}, {"name": "other", "port25": "allow", "prefixes": ["192.0.2.0/24"]}])
         of_another_build()
-        before = {i["program"] for i in gate.status()["interfaces"]}
+        before, held = {i["program"] for i in gate.status()["interfaces"]}, links()
         gate.kill_keeper()
         after = {i["program"] for i in gate.status()["interfaces"]}
         assert len(before) == len(after) == 2 and not before & after and gate.places() == PLACES[attach]
+        assert links() == held and len(held) == (0 if attach == "tc" else 2)  # exchanged in one step
         assert not list(PINS.glob("program-*0123456789abcdef"))
         old = gate.keeper()
         assert gate.run("upgrade").returncode == 0
@@ -625,8 +633,12 @@ def test_nothing_is_open_between_filters_and_links(gate):
     gate.start().ready()
     with traffic() as counted:
         for place in ("tcx", "tc", AUTO):
+            seen = len(gate.events("gate.attached", "gate.detached"))
             gate.reload(attach=place)
             assert gate.places() == PLACES[place]
+            moved = gate.events("gate.attached", "gate.detached")[seen:]
+            for name in ("eth0", "eth1"):  # the new one comes before the old one goes
+                assert [e["event"] for e in moved if e["interface"] == name] == ["gate.attached", "gate.detached"]
     assert counted["25"] == 0 and counted["2525"] > 0
 
 
