@@ -22,4 +22,4 @@ def pytest_runtest_makereport(item, call):
     report = (yield).get_result()
     house = item.funcargs.get("house") if report.failed else None
     if isinstance(house, Kidoband) and hasattr(report.longrepr, "addsection"):
-        report.longrepr.addsection("the last events", "\n".join(map(json.dumps, house.events()[-40:])))
+        report.longrepr.addsection("the last events", "\n".join(map(json.dumps, house.events()[-20:])))
