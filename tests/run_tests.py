@@ -158,19 +158,24 @@ def static_tidy():
     tally.add("clang-tidy", not bad, "\n".join(bad))
 
 
+def fuzz_run(target, seconds):
+    name = target.name[len("fuzz_"):]
+    seeds = TREE / "fuzz" / name
+    corpus = OUT / "corpus" / name
+    corpus.mkdir(parents=True, exist_ok=True)
+    return run(target, f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=4096", "-print_final_stats=1",
+               f"-artifact_prefix={OUT}/{name}-", corpus, *([seeds] if seeds.is_dir() else []), seconds=seconds + 300)
+
+
 def fuzz(seconds):
+    """As many targets at once as there are cores."""
     targets = sorted(p for p in (TREE / "build-fuzz").rglob("fuzz_*") if p.is_file() and os.access(p, os.X_OK))
     if not targets:
         tally.add("fuzz targets are there", False)
-    for target in targets:
-        name = target.name[len("fuzz_"):]
-        seeds = TREE / "fuzz" / name
-        corpus = OUT / "corpus" / name
-        corpus.mkdir(parents=True, exist_ok=True)
-        args = [target, f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=4096", "-print_final_stats=1",
-                f"-artifact_prefix={OUT}/{name}-", corpus] + ([seeds] if seeds.is_dir() else [])
-        status, out = run(*args, seconds=seconds + 300)
-        tally.add(f"fuzz {name}, {seconds} s", status == 0, out)
+    with concurrent.futures.ThreadPoolExecutor(int(JOBS)) as pool:
+        runs = list(pool.map(lambda target: fuzz_run(target, seconds), targets))
+    for target, (status, out) in zip(targets, runs):
+        tally.add(f"fuzz {target.name[len('fuzz_'):]}, {seconds} s", status == 0, out)
 
 
 def rows(name, *options):
