@@ -284,9 +284,10 @@ static int stretch_rewrite(struct recovering *rc, int fd, uint64_t from, uint64_
 {
     uint8_t *chunk = malloc(PROVE_CHUNK);
     int r = chunk == NULL ? -ENOMEM : 0;
-    for (uint64_t at = from; r == 0 && at < end; at += PROVE_CHUNK) {
+    int64_t n = 1;
+    for (uint64_t at = from; r == 0 && n > 0 && at < end; at += PROVE_CHUNK) { /* end is what the batch claims */
         size_t len = end - at < PROVE_CHUNK ? (size_t)(end - at) : PROVE_CHUNK;
-        int64_t n = rc->disk->read(rc->disk->arg, fd, chunk, len, at);
+        n = rc->disk->read(rc->disk->arg, fd, chunk, len, at);
         r = n < 0 ? (int)n : disk_write(rc->disk, fd, chunk, (size_t)n, at);
     }
     free(chunk);

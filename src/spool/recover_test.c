@@ -201,6 +201,30 @@ static void test_octets_like_a_batch(void **state)
     world_fini(&w);
 }
 
+/* A last batch whose header is right but for what it claims: recovery comes to an end, and what is there is there. */
+static void test_a_batch_that_claims_too_much(void **state)
+{
+    (void)state;
+    struct world w;
+    struct batch_header h;
+    size_t size;
+    start(&w);
+    world_send(&w, 2000, false);
+    world_settle(&w);
+    stop(&w);
+    uint8_t *head = memdisk_octets(w.mem, first_segment, &size) + SPOOL_BLOCK;
+    assert_int_equal(batch_header_peek((struct span){head, size - SPOOL_BLOCK}, &h), 0);
+    h.octets_length = UINT64_C(1) << 56;
+    batch_seal(&h, head);
+    assert_int_equal(world_open(&w), 0);
+    world_settle(&w);
+    assert_int_equal(index_count(spool_index(w.sp)), 1);
+    world_send(&w, 100, false);
+    world_settle(&w);
+    assert_int_equal(index_count(spool_index(w.sp)), 2);
+    world_fini(&w);
+}
+
 static void message_text(const struct message *m, struct buf *out, struct record_scratch *scratch)
 {
     struct record_message r;
@@ -439,6 +463,7 @@ int main(void)
         cmocka_unit_test(test_every_octet_flipped),
         cmocka_unit_test(test_truncated_at_every_block),
         cmocka_unit_test(test_octets_like_a_batch),
+        cmocka_unit_test(test_a_batch_that_claims_too_much),
         cmocka_unit_test(test_snapshot_and_replay_agree),
         cmocka_unit_test(test_long_lived_mail_is_moved_on),
         cmocka_unit_test(test_moved_and_rotten_in_both_places),
